@@ -1,0 +1,232 @@
+"""Job ad, machine ad and the hook's header -> JobRequest.
+
+Literals are read by a line scanner, because nearly every attribute that matters is one; an expression is evaluated
+by classad2 with the machine ad as TARGET. classad2 stops silently at the first bad line, which would turn a broken ad
+into "names no image": an ad of which fewer attributes were read than lines received is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+import classad2
+
+from cache_manager.reference import ImageReference, ReferenceKind, printable
+from cache_manager.status import HookStatus, StatusError
+
+_LINE = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(?!=)[ \t]*(.*\S)[ \t]*\r?$", re.MULTILINE)
+_SIMPLE_STRING = re.compile(r'"([^"\\]*)"')
+_INTEGER = re.compile(r"-?\d{1,18}")
+_TARGET = re.compile(r"\btarget\s*\.", re.IGNORECASE)
+_VANILLA: Final = 5
+
+
+class Missing(Enum):
+    """The two ways of having no value, which are not the same as an empty string."""
+
+    UNDEFINED = "undefined"
+    ERROR = "error"
+
+
+Value = str | int | float | bool | Missing
+
+
+class Ad:
+    """A ClassAd as text. Values are looked up by name, whatever its case, and evaluated when asked for.
+
+    Raises StatusError (HOOK_INTERNAL_ERROR) when the text is not one attribute a line.
+    """
+
+    def __init__(self, text: str, what: str) -> None:
+        found = _LINE.findall(text)
+        lines = text.count("\n") + (not text.endswith("\n")) if text else 0
+        if len(found) != lines:
+            _refuse_other_lines(text, what, len(found))
+        self._text = text
+        self._what = what
+        self._values = {name.lower(): value for name, value in found}
+        self._parsed: classad2.ClassAd | None = None
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def text_of(self, name: str) -> str:
+        """Return what stands behind the attribute's `=`; empty if the ad has none."""
+        return self._values.get(name.lower(), "")
+
+    def value(self, name: str, target: Ad | None = None) -> Value:
+        """Return the value of an attribute; `target` is the ad that TARGET means."""
+        text = self.text_of(name)
+        simple = _literal(text)
+        if simple is not None:
+            return simple
+        tree = self._classad().lookup(name)
+        return _plain(tree.eval(self._classad(), target._classad() if target else None))  # noqa: SLF001 - its own kind
+
+    def is_true(self, name: str, target: Ad | None = None) -> bool:
+        """Whether the attribute is true; a number other than 0 counts, as in HTCondor."""
+        value = self.value(name, target)
+        return isinstance(value, (bool, int, float)) and bool(value)
+
+    def string(self, name: str, target: Ad | None = None) -> str:
+        """Return a string attribute; empty if it is anything else."""
+        value = self.value(name, target)
+        return value if isinstance(value, str) else ""
+
+    def _classad(self) -> classad2.ClassAd:
+        if self._parsed is None:
+            parsed = classad2.parseOne(self._text, classad2.ParserType.Old)
+            if len(parsed) < len(self._values):
+                raise StatusError(
+                    HookStatus.HOOK_INTERNAL_ERROR,
+                    f"{self._what}: only {len(parsed)} of {len(self._values)} attributes can be read",
+                )
+            self._parsed = parsed
+        return self._parsed
+
+
+def _literal(text: str) -> Value | None:
+    """Return the value of a literal, or None if `text` needs evaluation."""
+    string = _SIMPLE_STRING.fullmatch(text)
+    if string:
+        return string.group(1)
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    words: dict[str, Value] = {"": Missing.UNDEFINED, "undefined": Missing.UNDEFINED, "error": Missing.ERROR}
+    words |= {"true": True, "false": False}
+    return words.get(text.lower())
+
+
+def _plain(value: object) -> Value:
+    if isinstance(value, classad2.Value):
+        return Missing.ERROR if value == classad2.Value.Error else Missing.UNDEFINED
+    if isinstance(value, (str, bool, int, float)):
+        return value
+    return Missing.ERROR
+
+
+def _refuse_other_lines(text: str, what: str, found: int) -> None:
+    """Blank lines are allowed; anything else that is no attribute is named with its number."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip() and not _LINE.match(line):
+            raise StatusError(
+                HookStatus.HOOK_INTERNAL_ERROR,
+                f"{what}: line {number} is no attribute: {printable(line, 60)!r} ({found} attributes read)",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the slot says of itself. An ability that it does not mention is None."""
+
+    name: str = ""
+    has_docker: bool = False
+    has_sif: bool | None = None
+    has_sandbox: bool | None = None
+    has_runtime: bool | None = None
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a job asks for. `image` is None if it names none; `leave` says why the job is not ours, if so."""
+
+    image: ImageReference | None = None
+    named_by: str = ""
+    leave: str = ""
+    original: str = ""
+    job_id: str = ""
+    owner: str = ""
+    scratch: str = ""
+    machine: Machine = field(default_factory=Machine)
+
+
+def read_request(job_text: str, machine_text: str = "", scratch: str = "") -> JobRequest:
+    """Read what the hook sent. Raises StatusError for an ad that cannot be read or a reference that is none."""
+    if not job_text.strip():
+        raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"job ad: empty ({len(job_text)} bytes)")
+    job = Ad(job_text, "job ad")
+    machine_ad = Ad(machine_text, "machine ad")
+    machine = _read_machine(machine_ad)
+    job_id = f"{job.value('ClusterId')}.{job.value('ProcId')}" if job.text_of("ClusterId") else ""
+    leave = _why_left(job, machine, machine_ad)
+    image, named_by = (None, "") if leave else _named_image(job, machine_ad)
+    return JobRequest(
+        image=image,
+        named_by=named_by,
+        leave=leave,
+        original=job.string("ContainerImageFullPath", machine_ad),
+        job_id=job_id,
+        owner=job.string("Owner"),
+        scratch=scratch,
+        machine=machine,
+    )
+
+
+def _read_machine(ad: Ad) -> Machine:
+    def ability(*names: str) -> bool | None:
+        for name in names:
+            value = ad.value(name)
+            if isinstance(value, (bool, int, float)):
+                return bool(value)
+        return None
+
+    gpus = ad.value("GPUs")
+    return Machine(
+        name=ad.string("Name"),
+        has_docker=ad.is_true("HasDocker"),
+        has_sif=ability("ImageCacheCanUseSIF", "HasSIF", "SINGULARITY_CAN_USE_SIF"),
+        has_sandbox=ability("ImageCacheCanUseSandbox", "HasSandboxImage"),
+        has_runtime=ability("HasSingularity", "HAS_SINGULARITY"),
+        gpus=gpus if isinstance(gpus, int) else 0,
+    )
+
+
+def _why_left(job: Ad, machine: Machine, target: Ad) -> str:
+    """Return why the job is none of ours, in the order in which the starter decides (singularity.cpp, SpawnJob)."""
+    universe = job.value("JobUniverse")
+    if isinstance(universe, int) and universe != _VANILLA:
+        return f"universe {universe} runs without a container"
+    if job.is_true("WantDocker", target):
+        return "Docker universe: the image is Docker's"
+    if job.is_true("WantContainer", target) and job.is_true("WantDockerImage", target) and machine.has_docker:
+        return "the EP has Docker, which runs registry images"
+    return ""
+
+
+def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
+    """Return the image and the attribute that names it, as the starter chooses: SingularityImage first."""
+    empty = ""
+    for name in ("SingularityImage", "ContainerImage", "DockerImage"):
+        value = job.value(name, target)
+        if value is Missing.UNDEFINED:
+            continue
+        if not isinstance(value, str):
+            raise _no_string(name, value, job.text_of(name))
+        if not value:
+            empty = empty or name
+            continue
+        text = f"docker://{value}" if name == "DockerImage" and "://" not in value else value
+        return ImageReference.parse(text), name
+    if empty:
+        raise StatusError(HookStatus.IMAGE_REFERENCE_INVALID, f"{empty}: names an image by an empty string (0 bytes)")
+    return None, ""
+
+
+def _no_string(name: str, value: Value, text: str) -> StatusError:
+    shown = printable(text, 100)
+    if value is not Missing.ERROR:
+        what = f"is {value} and not a string, so it names no image"
+        return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, f"{name}: {what}")
+    message = f"{name}: its expression evaluates to an error: {shown}"
+    if _TARGET.search(text):  # it asks the machine: another EP may give it a value
+        return StatusError(HookStatus.NO_CONTAINER_RUNTIME, f"{message} (on this EP)")
+    return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, message)
+
+
+def is_left_to_runtime(image: ImageReference) -> bool:
+    """Whether the container runtime brings this image in by itself."""
+    return image.kind is ReferenceKind.REGISTRY

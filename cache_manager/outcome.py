@@ -1,0 +1,82 @@
+"""What came of looking for an image: values that sources return and that the policy judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cache_manager.status import HookStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A source has the image.
+
+    `path` is set for an image that can run from where it is (a CVMFS sandbox), `url` for one that has to be fetched:
+    an immutable object. `digest` (sha256, hexadecimal) and `size_bytes` are what a manifest promises; empty and None
+    if there is none. `note` is something that the job's author should know, for the message.
+    """
+
+    path: str = ""
+    url: str = ""
+    digest: str = ""
+    size_bytes: int | None = None
+    sandbox: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A source does not have the image. Only an authoritative, healthy one may make that a hold."""
+
+    why: str
+    authoritative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The end server refuses the reference that the user wrote."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unwell:
+    """A source cannot say, or cannot deliver: the status that this means, and why."""
+
+    status: HookStatus
+    why: str
+
+
+Answer = Located | Absent | Denied | Unwell
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The job runs in the image at `path`. `origin` says in words where it came from."""
+
+    path: str
+    origin: str
+    sandbox: bool = False
+    key: str = ""
+    size_bytes: int | None = None
+    seconds: float = 0.0
+    hit: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A candidate that did not serve. `existing` if it showed that the image exists."""
+
+    status: HookStatus
+    why: str
+    existing: bool = False
+
+
+def failure_of(answer: Absent | Denied | Unwell, elsewhere: HookStatus) -> Failed:
+    """Turn a source's answer into a failed attempt; `elsewhere` is the status of "not here, perhaps elsewhere"."""
+    if isinstance(answer, Denied):
+        return Failed(HookStatus.IMAGE_ACCESS_DENIED, answer.why, existing=True)
+    if isinstance(answer, Unwell):
+        return Failed(answer.status, answer.why)
+    return Failed(HookStatus.IMAGE_NOT_PUBLISHED if answer.authoritative else elsewhere, answer.why)

@@ -1,0 +1,205 @@
+"""The whole policy on one page: which sources may serve a job, in which order, and what their answers mean.
+
+Pure: `explain` prints exactly what `rank` and `verdict` return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from cache_manager.jobad import JobRequest, is_left_to_runtime
+from cache_manager.outcome import Failed, Served
+from cache_manager.reference import ImageReference, ReferenceKind
+from cache_manager.settings import Settings
+from cache_manager.status import HookStatus
+
+
+class SourceKind(Enum):
+    """Who can serve an image."""
+
+    CVMFS = "CVMFS sandbox"
+    TREE = "published SIF"
+    URL = "SIF at the job's URL"
+    JOB_FILE = "file that came with the job"
+    LOCAL = "path on this EP"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A place to ask for an image. `base` is the tree's URL; `repository` the CVMFS repository."""
+
+    source: SourceKind
+    image: ImageReference
+    base: str = ""
+    repository: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the hook answers; `image` is None for a job that runs as it is."""
+
+    status: HookStatus
+    message: str
+    image: Served | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Candidates in the order in which they are asked; or the verdict that needs nobody to be asked."""
+
+    image: ImageReference | None
+    candidates: tuple[Candidate, ...] = ()
+    skipped: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the policy knows of this EP at this moment. `unwell` are CVMFS repositories known not to answer."""
+
+    settings: Settings
+    unwell: frozenset[str] = frozenset()
+
+
+PRECEDENCE: Final = (
+    # The failure that came closest to serving the job tells most. "Not published" comes after every failure that
+    # shows that the image exists, and before every failure that says nothing about it.
+    HookStatus.IMAGE_ACCESS_DENIED,
+    HookStatus.IMAGE_FILE_INVALID,
+    HookStatus.CACHE_UNUSABLE,
+    HookStatus.ARCHITECTURE_MISMATCH,
+    HookStatus.IMAGE_TOO_LARGE,
+    HookStatus.DISK_FULL,
+    HookStatus.CACHE_FULL,
+    HookStatus.IMAGE_UNPACK_FAILED,
+    HookStatus.IMAGE_CORRUPT,
+    HookStatus.SOURCE_TOO_SLOW,
+    HookStatus.IMAGE_NOT_PUBLISHED,
+    HookStatus.DEADLINE_EXCEEDED,
+    HookStatus.SOURCE_THROTTLED,
+    HookStatus.SOURCE_UNREACHABLE,
+    HookStatus.CVMFS_UNAVAILABLE,
+    HookStatus.PATH_NOT_HERE,
+    HookStatus.NO_CONTAINER_RUNTIME,
+    HookStatus.HOOK_INTERNAL_ERROR,
+)
+
+
+def rank(request: JobRequest, site: Site) -> Ranking:
+    """Return who is asked for the job's image, in order, or the answer that needs nobody."""
+    if request.leave:
+        return Ranking(None, verdict=Verdict(HookStatus.OK, ""), skipped=(request.leave,))
+    settings, machine = site.settings, request.machine
+    image = request.image or settings.default_for(machine.name, machine.gpus)
+    if image is None:
+        why = "the job names no image and IMAGE_CACHE_DEFAULT_IMAGE is empty"
+        return Ranking(None, verdict=Verdict(HookStatus.OK, ""), skipped=(why,))
+    if not settings.allows(image):
+        message = f"{image.short}: not allowed here (IMAGE_CACHE_ALLOW = {' '.join(settings.allow)})"
+        return Ranking(image, verdict=Verdict(HookStatus.IMAGE_NOT_ALLOWED, message))
+    if machine.has_runtime is False and machine.has_sif is not True and machine.has_sandbox is not True:
+        message = f"{image.short}: this EP has no container runtime (the slot says HasSingularity = false)"
+        return Ranking(image, verdict=Verdict(HookStatus.NO_CONTAINER_RUNTIME, message))
+    if is_left_to_runtime(image):
+        why = f"{image.scheme}:// images are the container runtime's own business"
+        return Ranking(image, verdict=Verdict(HookStatus.OK, ""), skipped=(why,))
+    return _rank_image(image, request, site)
+
+
+def _rank_image(image: ImageReference, request: JobRequest, site: Site) -> Ranking:
+    skipped: list[str] = []
+    if image.kind in {ReferenceKind.CVMFS, ReferenceKind.NAME}:
+        candidates = _published(image, site, skipped)
+    elif image.kind is ReferenceKind.HTTP:
+        candidates = [Candidate(SourceKind.URL, image)]
+    elif image.kind is ReferenceKind.PATH:
+        candidates = [Candidate(SourceKind.LOCAL, image)]
+    elif image.kind is ReferenceKind.JOB_FILE:
+        candidates = [Candidate(SourceKind.JOB_FILE, image)]
+    else:
+        candidates = []
+        skipped.append(f"nothing here fetches {image.scheme}:// URLs")
+    usable = []
+    for candidate in candidates:
+        unable = _unable(candidate, request)
+        if unable:
+            skipped.append(unable)
+        else:
+            usable.append(candidate)
+    if usable:
+        return Ranking(image, tuple(usable), tuple(skipped))
+    message = f"{image.short}: {'; '.join(skipped) or 'no source is configured for it'}"
+    return Ranking(image, (), tuple(skipped), Verdict(HookStatus.NO_CONTAINER_RUNTIME, message))
+
+
+def _published(image: ImageReference, site: Site, skipped: list[str]) -> list[Candidate]:
+    """Both forms of a published name: the CVMFS sandbox, and the SIF in each tree."""
+    settings = site.settings
+    repositories = (image.repository,) if image.repository else settings.cvmfs_repositories
+    sandboxes = [Candidate(SourceKind.CVMFS, image, repository=repository) for repository in repositories]
+    sifs: list[Candidate] = []
+    if image.repository and image.repository not in settings.cvmfs_repositories:
+        skipped.append(f"{image.repository} is not in IMAGE_CACHE_CVMFS_REPOSITORIES: its images have no SIFs")
+    elif not settings.sif_sources:
+        skipped.append("IMAGE_CACHE_SIF_SOURCES is empty: no published SIFs")
+    else:
+        sifs = [Candidate(SourceKind.TREE, image, base=base) for base in settings.sif_sources]
+    sif_first = settings.prefer == "sif" or (
+        settings.prefer == "auto" and bool(sifs) and set(repositories) <= site.unwell
+    )
+    return [*sifs, *sandboxes] if sif_first else [*sandboxes, *sifs]
+
+
+def _unable(candidate: Candidate, request: JobRequest) -> str:
+    """Return why this EP cannot run what the candidate has; empty if it can, or does not say."""
+    if candidate.source in {SourceKind.TREE, SourceKind.URL} and request.machine.has_sif is False:
+        return f"{candidate.source.value}: this EP cannot run SIF files"
+    if candidate.source is SourceKind.CVMFS and request.machine.has_sandbox is False:
+        return f"{candidate.source.value}: this EP cannot run image directories"
+    return ""
+
+
+def verdict(
+    image: ImageReference, attempts: Sequence[Served | Failed], messages: str = "always", named_by: str = "job"
+) -> Verdict:
+    """Judge what came of the candidates, in the order in which they were asked; the last may have served."""
+    last = attempts[-1] if attempts else None
+    failures = [attempt for attempt in attempts if isinstance(attempt, Failed)]
+    if isinstance(last, Served):
+        text = _success(image, last, failures, named_by)
+        wanted = messages == "always" or (messages == "fallback" and bool(failures))
+        return Verdict(HookStatus.OK, text if wanted else "", last)
+    if not failures:
+        return Verdict(HookStatus.HOOK_INTERNAL_ERROR, f"{image.short}: nobody was asked (0 candidates)")
+    statuses = {failure.status for failure in failures}
+    if any(failure.existing for failure in failures):
+        # it exists somewhere, whatever an authority says: another EP may get it from there
+        statuses.discard(HookStatus.IMAGE_NOT_PUBLISHED)
+    status = min(statuses, key=PRECEDENCE.index)
+    main = next(failure for failure in failures if failure.status is status)
+    others = [failure.why for failure in failures if failure is not main]
+    also = f" [also tried: {'; '.join(others)}]" if others else ""
+    advice = f" -- {status.remedy}" if status.holds and status.remedy else ""
+    return Verdict(status, f"{image.short}: {main.why}{advice}{also}")
+
+
+def _success(image: ImageReference, served: Served, failures: Sequence[Failed], named_by: str) -> str:
+    size = f", {human_bytes(served.size_bytes)}" if served.size_bytes is not None else ""
+    time = "" if served.hit else f", {served.seconds:.1f} s"
+    default = "default image " if named_by == "default" else ""
+    instead = f" [instead of: {'; '.join(failure.why for failure in failures)}]" if failures else ""
+    note = f" ({served.note})" if served.note else ""
+    return f"{default}{image.short}: {served.origin}{size}{time}{note}{instead}"
+
+
+def human_bytes(size: int) -> str:
+    """Return a size as people read it: `3.1 MB`."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:  # noqa: PLR2004 - decimal units
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,148 @@
+"""Every form in which a user may name an image. This is the only place that takes a reference apart."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from cache_manager.status import HookStatus, StatusError
+
+MAX_BYTES: Final = 4096
+"""Longer references are refused: no path (PATH_MAX) and no server takes them."""
+
+REGISTRY_SCHEMES: Final = frozenset({"docker", "oras", "library", "shub"})
+HTTP_SCHEMES: Final = frozenset({"http", "https"})
+FEDERATION_SCHEMES: Final = frozenset({"osdf", "stash", "pelican"})
+PLUGIN_SCHEMES: Final = frozenset({"ftp", "s3", "gs", "gdrive", "box", "onedrive", "data", "dav", "davs"})
+"""What HTCondor's own file-transfer plug-ins bring; an EP may advertise more."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
+_SHORT_SCHEME = re.compile(r"(docker|osdf|stash):(?!//)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NOT_IN_URL = re.compile(r"[^\x21-\x7e]|[\"\\<>^`{|}]")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*(?::[A-Za-z0-9_][A-Za-z0-9._-]*)?")
+
+
+class ReferenceKind(Enum):
+    """What a reference is, which decides who can serve it."""
+
+    CVMFS = "a path in a CVMFS repository"
+    NAME = "the name of a published image"
+    PATH = "an absolute path"
+    JOB_FILE = "a file that came with the job"
+    HTTP = "an http(s) URL"
+    FEDERATION = "an object in a data federation"
+    REGISTRY = "an image in a registry"
+    PLUGIN = "a URL for a file-transfer plug-in"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """An image as somebody named it.
+
+    `text` is what was written, without trailing slashes. `scheme` is lower case and without a token's name, empty
+    for paths and names. `repository` is set for CVMFS references; `path` is the rest: the published name for CVMFS
+    and NAME, the path for files, all after `scheme://` for URLs.
+    """
+
+    text: str
+    kind: ReferenceKind
+    scheme: str = ""
+    token: str = ""
+    repository: str = ""
+    path: str = ""
+
+    @property
+    def published_name(self) -> str:
+        """The name under which a publisher may offer this image in both forms; empty if it has none."""
+        return self.path if self.kind in {ReferenceKind.CVMFS, ReferenceKind.NAME} else ""
+
+    @property
+    def short(self) -> str:
+        """A name for messages and the slot ad: the published name if there is one, else what was written."""
+        return self.published_name or self.text
+
+    @classmethod
+    def parse(cls, text: str, *, plugin_schemes: frozenset[str] = PLUGIN_SCHEMES) -> ImageReference:
+        """Take apart what a job names. Raises StatusError (IMAGE_REFERENCE_INVALID) with the place that is wrong."""
+        _refuse_unusable(text)
+        found = _SCHEME.match(text) or _SHORT_SCHEME.match(text)
+        if found:
+            return _parse_url(text, found.group(1), text[found.end() :], plugin_schemes)
+        clean = text.rstrip("/") if text.strip("/") else text
+        _refuse_dots(text, clean)
+        if not clean.startswith("/"):
+            return cls(clean, ReferenceKind.JOB_FILE, path=clean)
+        parts = [part for part in clean.split("/") if part]
+        if not parts:
+            raise _invalid(text, "names no file")
+        if parts[0] == "cvmfs":
+            if len(parts) < 3:  # noqa: PLR2004 - cvmfs, repository, image
+                raise _invalid(text, "names no image below /cvmfs/<repository>/")
+            return cls(clean, ReferenceKind.CVMFS, repository=parts[1], path="/".join(parts[2:]))
+        return cls(clean, ReferenceKind.PATH, path="/" + "/".join(parts))
+
+    @classmethod
+    def parse_configured(cls, text: str) -> ImageReference:
+        """Take apart what an admin names: as `parse`, and a bare `htc/rocky:9` is a published name."""
+        if _NAME.fullmatch(text):
+            return cls(text, ReferenceKind.NAME, path=text)
+        return cls.parse(text)
+
+
+def _invalid(text: str, what: str) -> StatusError:
+    shown = printable(text)
+    return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, f"image {shown!r}: {what}")
+
+
+def printable(text: str, limit: int = 120) -> str:
+    """Return `text` on one line, control characters replaced, the middle of long ones left out."""
+    clean = _CONTROL.sub("?", text)
+    if len(clean) <= limit:
+        return clean
+    return f"{clean[: limit - 40]}...{clean[-30:]}"
+
+
+def _refuse_unusable(text: str) -> None:
+    """Refuse what no kind of reference may be."""
+    size = len(text.encode(errors="surrogateescape"))
+    if not text.strip():
+        raise _invalid(text, f"empty ({size} bytes)")
+    if size > MAX_BYTES:
+        raise _invalid(text, f"too long ({size} bytes, at most {MAX_BYTES})")
+    control = _CONTROL.search(text)
+    if control:
+        raise _invalid(text, f"control character {control.group()!r} at position {control.start() + 1}")
+
+
+def _refuse_dots(text: str, path: str) -> None:
+    if ".." in path.split("/"):
+        raise _invalid(text, "`..` is not allowed in the path of an image")
+
+
+def _parse_url(text: str, prefix: str, rest: str, plugin_schemes: frozenset[str]) -> ImageReference:
+    bad = _NOT_IN_URL.search(text)
+    if bad:
+        raise _invalid(text, f"character {bad.group()!r} at position {bad.start() + 1} has to be percent-encoded")
+    token, _, scheme = prefix.lower().rpartition("+")
+    path = rest.partition("?")[0].partition("#")[0]
+    _refuse_dots(text, path)
+    if not path.strip("/"):
+        raise _invalid(text, f"names nothing after {prefix}:")
+    if scheme == "file":
+        local = "/" + path.lstrip("/") if path.startswith("/") else ""
+        if not local:
+            raise _invalid(text, "a file URL has the form file:///path")
+        return ImageReference.parse(local)
+    kinds = (
+        (REGISTRY_SCHEMES, ReferenceKind.REGISTRY),
+        (HTTP_SCHEMES, ReferenceKind.HTTP),
+        (FEDERATION_SCHEMES, ReferenceKind.FEDERATION),
+        (plugin_schemes, ReferenceKind.PLUGIN),
+    )
+    for schemes, kind in kinds:
+        if scheme in schemes:
+            return ImageReference(text, kind, scheme=scheme, token=token, path=rest)
+    raise _invalid(text, f"unknown scheme {scheme!r}")

@@ -1,0 +1,233 @@
+"""Every knob: meaning, unit, default, and how its text is read. HTCondor's configuration is the only configuration.
+
+Sizes take B, KB, MB, GB, TB and KiB, MiB, GiB, TiB; times take s, m, h, d; a plain number is bytes or seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from typing import Any, Final, TypeVar
+
+from cache_manager.reference import ImageReference
+from cache_manager.status import StatusError
+
+PREFIX: Final = "IMAGE_CACHE_"
+
+_T = TypeVar("_T")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_SIZES: Final = {"": 1, "b": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("kmgt", 1)
+    for suffix, base in (("b", 1000), ("ib", 1024), ("", 1000))
+}
+_TIMES: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_WEIGHTED = re.compile(r"(\d{1,3})%__(\S+)")
+_URL_BASE = re.compile(r"(?:https?|file|osdf|stash|pelican)://\S+")
+
+
+class SettingsError(ValueError):
+    """The configuration cannot be used; the text names every knob that is wrong."""
+
+
+def parse_size(text: str) -> int:
+    """Read a size in bytes. Raises ValueError."""
+    return int(_quantity(text, _SIZES, "a size like 20 GB"))
+
+
+def parse_time(text: str) -> float:
+    """Read a time in seconds. Raises ValueError."""
+    return float(_quantity(text, _TIMES, "a time like 15m"))
+
+
+def _quantity(text: str, units: Mapping[str, int], wanted: str) -> float:
+    found = _QUANTITY.fullmatch(text.strip())
+    if not found or found.group(2).lower() not in units:
+        raise ValueError(f"is no {wanted.removeprefix('a ')}: {text!r} (units: {' '.join(filter(None, units))})")
+    return float(found.group(1)) * units[found.group(2).lower()]
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdigit():
+        raise ValueError(f"is no whole number: {text!r}")
+    return int(text)
+
+
+def _percent(text: str) -> int:
+    value = _count(text.removesuffix("%"))
+    if not 1 <= value <= 100:  # noqa: PLR2004 - percent
+        raise ValueError(f"is no percentage from 1 to 100: {text!r}")
+    return value
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.strip().lower() not in words:
+            raise ValueError(f"is none of {', '.join(words)}: {text!r}")
+        return text.strip().lower()
+
+    return parse
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _path(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError(f"is no absolute path: {text!r}")
+    return text.rstrip("/") or text
+
+
+def _bases(text: str) -> tuple[str, ...]:
+    for word in _words(text):
+        if not _URL_BASE.fullmatch(word):
+            raise ValueError(f"is no base URL (https://, osdf://, file://): {word!r}")
+    return _words(text)
+
+
+def _images(text: str) -> tuple[tuple[int, ImageReference], ...]:
+    """Read `htc/rocky:9` or `70%__htc/rocky:9 30%__htc/almalinux:9`."""
+    images = []
+    for word in text.split():
+        weighted = _WEIGHTED.fullmatch(word)
+        weight, name = (int(weighted.group(1)), weighted.group(2)) if weighted else (100, word)
+        try:
+            images.append((weight, ImageReference.parse_configured(name)))
+        except StatusError as error:
+            raise ValueError(error.message) from None
+    if images and not any(weight for weight, _ in images):
+        raise ValueError("gives no image a weight above 0%")
+    return tuple(images)
+
+
+def _knob(name: str, default: str, parse: Callable[[str], _T], meaning: str) -> Any:  # noqa: ANN401 - as dataclasses.field
+    def fresh() -> _T:
+        return parse(default)
+
+    return field(default_factory=fresh, metadata={"knob": name, "default": default, "parse": parse, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration of one moment; a request keeps the one that it began with."""
+
+    root: str = _knob("DIR", "$(LOCAL_DIR)/image_cache", _path, "root of the cache; not under EXECUTE")
+    socket: str = _knob("SOCKET", "$(IMAGE_CACHE_DIR)/socket", _path, "Unix socket of the manager, of any length")
+    log: str = _knob("LOG", "$(LOG)/ImageCacheLog", _path, "the manager's log (rotated)")
+    max_bytes: int = _knob("MAX_BYTES", "20 GB", parse_size, "cap on everything under the root, also while fetching")
+    max_inodes: int = _knob("MAX_INODES", "0", _count, "the same for files; 0: no cap")
+    min_free_bytes: int = _knob(
+        "MIN_FREE_BYTES", "2 GB", parse_size, "left free on the file system, whatever the cap says"
+    )
+    high_watermark: int = _knob(
+        "HIGH_WATERMARK", "90", _percent, "percent of the cap at which background eviction starts"
+    )
+    low_watermark: int = _knob("LOW_WATERMARK", "80", _percent, "percent of the cap at which it stops")
+    min_age_s: float = _knob("MIN_AGE", "2m", parse_time, "younger entries are not evicted")
+    prefer: str = _knob(
+        "PREFER",
+        "auto",
+        _one_of("auto", "cvmfs", "sif"),
+        "which form first: `cvmfs`, `sif`, or `auto` (CVMFS, unless its repository is known to be unwell)",
+    )
+    cvmfs_base: str = _knob("CVMFS_BASE", "/cvmfs", _path, "where CVMFS repositories are mounted")
+    cvmfs_repositories: tuple[str, ...] = _knob(
+        "CVMFS_REPOSITORIES",
+        "singularity.opensciencegrid.org",
+        _words,
+        "repositories whose images are also published as SIFs",
+    )
+    sif_sources: tuple[str, ...] = _knob(
+        "SIF_SOURCES", "", _bases, "base URLs of publication trees, in order: `https://host/v2 file:///srv/v2`"
+    )
+    default_image: tuple[tuple[int, ImageReference], ...] = _knob(
+        "DEFAULT_IMAGE",
+        "",
+        _images,
+        "image for jobs that name none, also weighted: `70%__htc/rocky:9 30%__htc/almalinux:9`; stable for a slot",
+    )
+    default_image_gpu: tuple[tuple[int, ImageReference], ...] = _knob(
+        "DEFAULT_IMAGE_GPU", "", _images, "the same for slots with GPUs; empty: as the others"
+    )
+    tag_ttl_s: float = _knob("TAG_TTL", "15m", parse_time, "how long the resolution of a tag is trusted")
+    hook_deadline_s: float = _knob("HOOK_DEADLINE", "20m", parse_time, "total time of the hook, waiting included")
+    min_rate_bytes: int = _knob("MIN_RATE", "1 MB", parse_size, "a transfer may take its size / MIN_RATE, plus start-up")
+    stall_timeout_s: float = _knob("STALL_TIMEOUT", "60s", parse_time, "no bytes for so long end a transfer")
+    allow: tuple[str, ...] = _knob("ALLOW", "*", _words, "globs of the image references that may run")
+    messages: str = _knob(
+        "MESSAGES",
+        "always",
+        _one_of("always", "fallback", "never"),
+        "when a job that runs gets a message into its log (event 021): `always`, `fallback`, `never`",
+    )
+    binds: str = _knob("BINDS", "", str, "what `config` adds to containers' mounts; empty: /cvmfs if mounted")
+    runtime: str = _knob(
+        "RUNTIME", "", _path, "the container runtime; empty: $(SINGULARITY), or apptainer or singularity on PATH"
+    )
+
+    @classmethod
+    def from_knobs(cls, knobs: Mapping[str, str]) -> Settings:
+        """Build from the values of HTCondor's configuration, macros expanded. Raises SettingsError with all faults.
+
+        A knob that is missing or empty has its default; `knobs` also brings LOCAL_DIR and LOG.
+        """
+        values: dict[str, Any] = {}
+        faults = []
+        for one in fields(cls):
+            name = PREFIX + one.metadata["knob"]
+            text = knobs.get(name, "").strip() or _default_text(one.metadata["default"], knobs)
+            try:
+                values[one.name] = one.metadata["parse"](text)
+            except ValueError as error:
+                faults.append(f"{name}: {error}")
+        if not faults and values["low_watermark"] > values["high_watermark"]:
+            faults.append(
+                f"{PREFIX}LOW_WATERMARK: is above the high one ({values['low_watermark']} > {values['high_watermark']})"
+            )
+        if faults:
+            raise SettingsError("; ".join(faults))
+        return cls(**values)
+
+    def allows(self, image: ImageReference) -> bool:
+        """Whether the site's allow list lets this image run."""
+        return any(fnmatchcase(image.text, glob) or fnmatchcase(image.short, glob) for glob in self.allow)
+
+    def default_for(self, slot: str, gpus: int) -> ImageReference | None:
+        """Return the image for a job that names none. The choice among weighted ones is the slot's, and stays."""
+        images = (self.default_image_gpu if gpus else ()) or self.default_image
+        total = sum(weight for weight, _ in images)
+        if not total:
+            return None
+        point = int.from_bytes(hashlib.sha256(slot.encode()).digest()[:8], "big") % total
+        for weight, image in images:
+            point -= weight
+            if point < 0:
+                return image
+        return images[-1][1]
+
+
+def knob_names() -> tuple[str, ...]:
+    """Return the full names of all knobs."""
+    return tuple(PREFIX + one.metadata["knob"] for one in fields(Settings))
+
+
+def _default_text(default: str, knobs: Mapping[str, str]) -> str:
+    """Expand the macros that defaults are written with."""
+    root = knobs.get("IMAGE_CACHE_DIR", "").strip() or f"{knobs.get('LOCAL_DIR', '/var')}/image_cache"
+    expanded = default.replace("$(IMAGE_CACHE_DIR)", root)
+    expanded = expanded.replace("$(LOCAL_DIR)", knobs.get("LOCAL_DIR") or "/var")
+    return expanded.replace("$(LOG)", knobs.get("LOG") or "/var/log/condor")
+
+
+def table_markdown() -> str:
+    """Return the table of knobs for the README."""
+    rows = ["| knob | default | meaning |", "|---|---|---|"]
+    for one in fields(Settings):
+        default = one.metadata["default"]
+        shown = f"`{default}`" if default else "(empty)"
+        rows.append(f"| {PREFIX}{one.metadata['knob']} | {shown} | {one.metadata['meaning']} |")
+    return "\n".join(rows) + "\n"

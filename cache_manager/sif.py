@@ -1,0 +1,69 @@
+"""The SIF global header: is this a whole image, and for which architecture.
+
+Source: the SIF format as Apptainer's sif library writes it (`pkg/sif/sif.go`): launch script 32 bytes, magic 10,
+version 3, architecture 3, id 16, then eight little-endian 64-bit integers.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+HEADER_BYTES: Final = 128
+_HEADER = struct.Struct("<32s10s3s3s16s8q")
+_MAGIC: Final = b"SIF_MAGIC\x00"
+_ARCHITECTURES: Final = {
+    b"01": "i686",
+    b"02": "x86_64",
+    b"03": "armv7l",
+    b"04": "aarch64",
+    b"05": "ppc64",
+    b"06": "ppc64le",
+    b"07": "mips",
+    b"08": "mipsel",
+    b"09": "mips64",
+    b"10": "mips64el",
+    b"11": "s390x",
+    b"12": "riscv64",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SifHeader:
+    """What the header says: the architecture as `uname -m` names it (empty if unknown) and where the data ends."""
+
+    architecture: str
+    end_bytes: int
+
+
+class SifError(ValueError):
+    """The bytes are no SIF; the text says why."""
+
+
+def parse_header(head: bytes, size_bytes: int) -> SifHeader:
+    """Read the first bytes of a file of `size_bytes`. Raises SifError if it is no SIF, or not whole."""
+    if size_bytes == 0:
+        raise SifError("empty (0 bytes)")
+    if len(head) < HEADER_BYTES:
+        raise SifError(f"no SIF: shorter than its header ({size_bytes} bytes, header {HEADER_BYTES})")
+    _, magic, _, arch, _, _, _, _, total, table_at, table_bytes, data_at, data_bytes = _HEADER.unpack_from(head)
+    if magic != _MAGIC:
+        raise SifError(f"no SIF: {_what_it_is(head)} ({size_bytes} bytes)")
+    if min(total, table_at, table_bytes, data_at, data_bytes) < 0:
+        raise SifError(f"damaged SIF header ({size_bytes} bytes)")
+    end = max(data_at + data_bytes, table_at + table_bytes)
+    if end > size_bytes:
+        raise SifError(f"truncated SIF ({size_bytes} of {end} bytes)")
+    return SifHeader(_ARCHITECTURES.get(arch.rstrip(b"\x00"), ""), end)
+
+
+def _what_it_is(head: bytes) -> str:
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    if text.startswith((b"<?xml", b"<error")):
+        return "an XML document"
+    if text.startswith(b"{"):
+        return "a JSON document"
+    return "its magic is missing"

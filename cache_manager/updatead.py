@@ -1,0 +1,76 @@
+"""The block that the hook prints: ClassAd literals, one a line, which HTCondor merges into the job's ad.
+
+Source: condor_starter's StarterHookMgr. Parsing stops silently at the first bad line, so nothing but literals that
+we escaped ourselves is ever written here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from cache_manager.status import HookStatus
+
+MAX_BYTES: Final = 10_000
+"""HTCondor closes the pipe at PIPE_BUFFER_MAX (10,240 bytes by default) and then holds the job."""
+
+MESSAGE_BYTES: Final = 2_000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+Literal = str | bool | int
+
+
+def quote(text: str) -> str:
+    r"""Return a ClassAd string literal: `\` and `"` escaped, control characters turned into a blank."""
+    return '"' + _CONTROL.sub(" ", text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def shorten(text: str, limit_bytes: int = MESSAGE_BYTES) -> str:
+    """Return `text` in at most `limit_bytes` of UTF-8: the middle goes, its beginning and end stay."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= limit_bytes:
+        return raw.decode()
+    half = (limit_bytes - 5) // 2
+    return raw[:half].decode(errors="ignore") + " ... " + raw[-half:].decode(errors="ignore")
+
+
+def render(attributes: dict[str, Literal]) -> bytes:
+    """Return the attributes as the lines of a ClassAd. Raises ValueError above MAX_BYTES."""
+    lines = []
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            shown = quote(value)
+        elif isinstance(value, bool):
+            shown = "true" if value else "false"
+        else:
+            shown = str(value)
+        lines.append(f"{name} = {shown}\n")
+    block = "".join(lines).encode(errors="replace")
+    if len(block) > MAX_BYTES:
+        raise ValueError(f"update ad: too large ({len(block)} bytes, at most {MAX_BYTES})")
+    return block
+
+
+def runs_image(path: str, *, sandbox: bool, message: str) -> bytes:
+    """Return the universal answer: the job runs in the image at `path`, whatever kind of job it is.
+
+    An empty message leaves no event in the job's log.
+    """
+    attributes: dict[str, Literal] = {
+        "ContainerImage": path,
+        "SingularityImage": path,
+        "WantContainer": True,
+        "WantSIF": not sandbox,
+        "WantSandboxImage": sandbox,
+        "WantDockerImage": False,
+        "WantDocker": False,
+    }
+    return render(attributes) + status(HookStatus.OK, message)
+
+
+def status(result: HookStatus, message: str) -> bytes:
+    """Return the status alone: an untouched job (OK), or one that does not run here."""
+    attributes: dict[str, Literal] = {"HookStatusCode": result.code}
+    if message:
+        attributes["HookStatusMessage"] = shorten(message)
+    return render(attributes)

@@ -1,0 +1,1 @@
+"""What HTCondor runs before each job. Imports nothing of the other packages."""
