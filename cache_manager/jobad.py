@@ -14,8 +14,9 @@ from typing import Final
 
 import classad2
 
-from cache_manager.reference import ImageReference, ReferenceKind, printable
+from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.status import HookStatus, StatusError
+from cache_manager.text import printable
 
 _LINE = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(?!=)[ \t]*(.*\S)[ \t]*\r?$", re.MULTILINE)
 _SIMPLE_STRING = re.compile(r'"([^"\\]*)"')
@@ -47,7 +48,7 @@ class Ad:
             _refuse_other_lines(text, what, len(found))
         self._text = text
         self._what = what
-        self._values = {name.lower(): value for name, value in found}
+        self._values: dict[str, str] = {name.lower(): value for name, value in found}
         self._parsed: classad2.ClassAd | None = None
 
     def __len__(self) -> int:

@@ -12,8 +12,9 @@ class Located:
     """A source has the image.
 
     `path` is set for an image that can run from where it is (a CVMFS sandbox), `url` for one that has to be fetched:
-    an immutable object. `digest` (sha256, hexadecimal) and `size_bytes` are what a manifest promises; empty and None
-    if there is none. `note` is something that the job's author should know, for the message.
+    an object, immutable together with its `version` (an ETag, where the URL alone does not name it). `digest`
+    (sha256, hexadecimal) and `size_bytes` are what a manifest promises; empty and None if there is none. `note` is
+    something that the job's author should know, for the message.
     """
 
     path: str = ""
@@ -21,7 +22,13 @@ class Located:
     digest: str = ""
     size_bytes: int | None = None
     sandbox: bool = False
+    version: str = ""
     note: str = ""
+
+    @property
+    def object_id(self) -> str:
+        """What names the bytes: the URL, and the version if it has one. May hold secrets: for digests only."""
+        return f"{self.url}#{self.version}" if self.version else self.url
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +48,14 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Unwell:
-    """A source cannot say, or cannot deliver: the status that this means, and why."""
+    """A source cannot say, or cannot deliver: the status that this means, and why.
+
+    `everything` says that it is the source as a whole that does not answer, and not this image's part of it.
+    """
 
     status: HookStatus
     why: str
+    everything: bool = False
 
 
 Answer = Located | Absent | Denied | Unwell

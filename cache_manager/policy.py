@@ -15,6 +15,7 @@ from cache_manager.outcome import Failed, Served
 from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus
+from cache_manager.text import human_bytes
 
 
 class SourceKind(Enum):
@@ -163,7 +164,10 @@ def _unable(candidate: Candidate, request: JobRequest) -> str:
 
 
 def verdict(
-    image: ImageReference, attempts: Sequence[Served | Failed], messages: str = "always", named_by: str = "job"
+    image: ImageReference,
+    attempts: Sequence[Served | Failed],
+    messages: str = "always",
+    named_by: str = "job",
 ) -> Verdict:
     """Judge what came of the candidates, in the order in which they were asked; the last may have served."""
     last = attempts[-1] if attempts else None
@@ -193,13 +197,3 @@ def _success(image: ImageReference, served: Served, failures: Sequence[Failed], 
     instead = f" [instead of: {'; '.join(failure.why for failure in failures)}]" if failures else ""
     note = f" ({served.note})" if served.note else ""
     return f"{default}{image.short}: {served.origin}{size}{time}{note}{instead}"
-
-
-def human_bytes(size: int) -> str:
-    """Return a size as people read it: `3.1 MB`."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:  # noqa: PLR2004 - decimal units
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

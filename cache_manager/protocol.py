@@ -65,5 +65,7 @@ def parse_header(line: bytes) -> Header:
 
 def frame(body: bytes, **keys: str | int) -> bytes:
     """Return header and body as they go over the socket."""
-    pairs = "".join(f" {name}={quote(str(value), safe='/:@,', errors='surrogateescape')}" for name, value in keys.items())
+    pairs = "".join(
+        f" {name}={quote(str(value), safe='/:@,', errors='surrogateescape')}" for name, value in keys.items()
+    )
     return b"%s %d%s\n%s" % (MAGIC, len(body), pairs.encode(), body)

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final
 
 from cache_manager.status import HookStatus, StatusError
+from cache_manager.text import printable
 
 MAX_BYTES: Final = 4096
 """Longer references are refused: no path (PATH_MAX) and no server takes them."""
@@ -61,8 +62,16 @@ class ImageReference:
 
     @property
     def short(self) -> str:
-        """A name for messages and the slot ad: the published name if there is one, else what was written."""
-        return self.published_name or self.text
+        """A name for messages and the slot ad: the published name, or what was written, without what may be secret.
+
+        The query of a URL may be a signature, its user part a password.
+        """
+        if self.published_name or not self.scheme:
+            return self.published_name or self.text
+        plain = self.text.partition("?")[0].partition("#")[0]
+        prefix, slashes, rest = plain.partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{prefix}{slashes}{host.rpartition('@')[2]}{slash}{path}" if slashes else plain
 
     @classmethod
     def parse(cls, text: str, *, plugin_schemes: frozenset[str] = PLUGIN_SCHEMES) -> ImageReference:
@@ -95,14 +104,6 @@ class ImageReference:
 def _invalid(text: str, what: str) -> StatusError:
     shown = printable(text)
     return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, f"image {shown!r}: {what}")
-
-
-def printable(text: str, limit: int = 120) -> str:
-    """Return `text` on one line, control characters replaced, the middle of long ones left out."""
-    clean = _CONTROL.sub("?", text)
-    if len(clean) <= limit:
-        return clean
-    return f"{clean[: limit - 40]}...{clean[-30:]}"
 
 
 def _refuse_unusable(text: str) -> None:

@@ -142,7 +142,10 @@ class Settings:
         "repositories whose images are also published as SIFs",
     )
     sif_sources: tuple[str, ...] = _knob(
-        "SIF_SOURCES", "", _bases, "base URLs of publication trees, in order: `https://host/v2 file:///srv/v2`"
+        "SIF_SOURCES",
+        "",
+        _bases,
+        "base URLs of publication trees, in order: `https://host/v2 file:///srv/v2`",
     )
     default_image: tuple[tuple[int, ImageReference], ...] = _knob(
         "DEFAULT_IMAGE",
@@ -155,7 +158,9 @@ class Settings:
     )
     tag_ttl_s: float = _knob("TAG_TTL", "15m", parse_time, "how long the resolution of a tag is trusted")
     hook_deadline_s: float = _knob("HOOK_DEADLINE", "20m", parse_time, "total time of the hook, waiting included")
-    min_rate_bytes: int = _knob("MIN_RATE", "1 MB", parse_size, "a transfer may take its size / MIN_RATE, plus start-up")
+    min_rate_bytes: int = _knob(
+        "MIN_RATE", "1 MB", parse_size, "a transfer may take its size / MIN_RATE, plus start-up"
+    )
     stall_timeout_s: float = _knob("STALL_TIMEOUT", "60s", parse_time, "no bytes for so long end a transfer")
     allow: tuple[str, ...] = _knob("ALLOW", "*", _words, "globs of the image references that may run")
     messages: str = _knob(
@@ -166,7 +171,10 @@ class Settings:
     )
     binds: str = _knob("BINDS", "", str, "what `config` adds to containers' mounts; empty: /cvmfs if mounted")
     runtime: str = _knob(
-        "RUNTIME", "", _path, "the container runtime; empty: $(SINGULARITY), or apptainer or singularity on PATH"
+        "RUNTIME",
+        "",
+        _path,
+        "the container runtime; empty: $(SINGULARITY), or apptainer or singularity on PATH",
     )
 
     @classmethod

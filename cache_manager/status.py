@@ -58,13 +58,21 @@ class HookStatus(Enum):
         "an absolute path that this EP does not have, or that is no image here",
         "name an image that is everywhere, or add requirements for the EPs that have the path",
     )
-    HOOK_INTERNAL_ERROR = (399, "the hook or the cache manager itself failed", "see StarterLog and ImageCacheLog")
+    HOOK_INTERNAL_ERROR = (
+        399,
+        "the hook or the cache manager itself failed",
+        "see StarterLog and ImageCacheLog",
+    )
     CACHE_MANAGER_DOWN = (
         410,
         "nobody answers on the manager's socket, and no answer is possible without it",
         "condor_master restarts the manager; see MasterLog and ImageCacheLog",
     )
-    CACHE_FULL = (420, "no room in the cache even after eviction: all of it is in use", "raise IMAGE_CACHE_MAX_BYTES")
+    CACHE_FULL = (
+        420,
+        "no room in the cache even after eviction: all of it is in use",
+        "raise IMAGE_CACHE_MAX_BYTES",
+    )
     DISK_FULL = (430, "the file system is full below the cache's cap", "free disk on the EP")
     CVMFS_UNAVAILABLE = (
         440,
@@ -88,7 +96,11 @@ class HookStatus(Enum):
         "the job is tried again; see `condor_image_cache status` on the EP",
     )
     SOURCE_TOO_SLOW = (620, "the transfer's time budget is spent", "see IMAGE_CACHE_MIN_RATE")
-    SOURCE_THROTTLED = (630, "the source says 429, with a Retry-After beyond the deadline", "the job is tried again")
+    SOURCE_THROTTLED = (
+        630,
+        "the source says 429, with a Retry-After beyond the deadline",
+        "the job is tried again",
+    )
 
     def __init__(self, code: int, meaning: str, remedy: str) -> None:
         """Unpack the row."""

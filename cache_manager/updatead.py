@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 from cache_manager.status import HookStatus
+from cache_manager.text import shorten
 
 MAX_BYTES: Final = 10_000
 """HTCondor closes the pipe at PIPE_BUFFER_MAX (10,240 bytes by default) and then holds the job."""
@@ -23,15 +24,6 @@ Literal = str | bool | int
 def quote(text: str) -> str:
     r"""Return a ClassAd string literal: `\` and `"` escaped, control characters turned into a blank."""
     return '"' + _CONTROL.sub(" ", text).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def shorten(text: str, limit_bytes: int = MESSAGE_BYTES) -> str:
-    """Return `text` in at most `limit_bytes` of UTF-8: the middle goes, its beginning and end stay."""
-    raw = text.encode(errors="replace")
-    if len(raw) <= limit_bytes:
-        return raw.decode()
-    half = (limit_bytes - 5) // 2
-    return raw[:half].decode(errors="ignore") + " ... " + raw[-half:].decode(errors="ignore")
 
 
 def render(attributes: dict[str, Literal]) -> bytes:
@@ -72,5 +64,5 @@ def status(result: HookStatus, message: str) -> bytes:
     """Return the status alone: an untouched job (OK), or one that does not run here."""
     attributes: dict[str, Literal] = {"HookStatusCode": result.code}
     if message:
-        attributes["HookStatusMessage"] = shorten(message)
+        attributes["HookStatusMessage"] = shorten(message, MESSAGE_BYTES)
     return render(attributes)

@@ -10,53 +10,58 @@ from select import select
 from time import monotonic
 
 MANAGER_DOWN = 410
+INTERNAL_ERROR = 399
 PROBE_S = 10.0
 NAMES = (b"singularityimage", b"containerimage", b"dockerimage")
 FLAGS = (b"wantdocker", b"wantcontainer", b"wantdockerimage", b"wantsif", b"wantsandboximage")
 
 
-def answer(options, job, why, ends):
+def answer(options: dict[str, str], job: bytes, why: str, ends: float) -> bytes:
     """Return the block to print. `options` are the hook's, `why` tells what the socket said."""
     values = attributes(job)
     named = [values[name] for name in NAMES if name in values and values[name].lower() != b"undefined"]
     wants = any(values.get(name, b"").lower() == b"true" for name in FLAGS)
+    if not values:
+        return status(INTERNAL_ERROR, f"job ad: no attributes ({len(job)} bytes)")
     if values.get(b"wantdocker", b"").lower() == b"true":
         return b"HookStatusCode = 0\n"
-    if values and not named and not wants and not options["default-image"]:
+    if not named and not wants and not options["default-image"]:
         return b"HookStatusCode = 0\n"
     path = plain_path(named[0]) if named else b""
     allowed = options["degraded"] in ("yes", "*")
     if path and allowed and not below(path, options["root"] or options["socket"].rpartition("/")[0]):
-        kind = ask_child(path, min(ends - monotonic() - 1.0, PROBE_S))
-        if kind in ("file", "directory"):
-            return runs(path.decode(), kind == "directory", why)
-    subject = path.decode("utf-8", "replace") or (named[0].decode("utf-8", "replace").strip('"') if named else "default image")
+        kind, _, real = ask_child(path, min(ends - monotonic() - 1.0, PROBE_S)).partition(" ")
+        if kind:
+            return runs(real, why, sandbox=kind == "directory")
+    subject = path.decode("utf-8", "replace") or (
+        named[0].decode("utf-8", "replace").strip('"') if named else "default image"
+    )
     message = f"{subject[:200]}: the image cache manager does not answer ({why}); the job goes to another EP or waits"
     return status(MANAGER_DOWN, message)
 
 
-def attributes(job):
+def attributes(job: bytes) -> dict[bytes, bytes]:
     """Return the ad's attributes, names in lower case, values as they stand."""
     pairs = (line.partition(b"=") for line in job.split(b"\n"))
     return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
 
 
-def plain_path(value):
+def plain_path(value: bytes) -> bytes:
     """Return an absolute path written as a plain literal, else nothing."""
     text = value[1:-1]
-    plain = value[:1] == b'"' == value[-1:] and text[:1] == b"/" and len(value) > 2  # noqa: PLR2004 - the quotes
+    plain = value[:1] == b'"' == value[-1:] and text[:1] == b"/" and len(value) > 2  # the quotes
     if not plain or b'"' in text or b"\\" in text or b"/../" in text + b"/":
         return b""
     return text
 
 
-def below(path, root):
+def below(path: bytes, root: str) -> bool:
     """Whether the path leads into the cache, where nothing holds a lease for this job now."""
     return bool(root) and (path + b"/").startswith(root.rstrip("/").encode() + b"/")
 
 
-def ask_child(path, limit_s):
-    """Return `file`, `directory` or nothing. The child is left behind if it hangs."""
+def ask_child(path: bytes, limit_s: float) -> str:
+    """Return `file` or `directory` and the resolved path, or nothing. The child is left behind if it hangs."""
     if limit_s <= 0:
         return ""
     reader, writer = posix.pipe()
@@ -65,11 +70,11 @@ def ask_child(path, limit_s):
         try:
             posix.write(writer, what_is(path))
         finally:
-            posix._exit(0)  # noqa: SLF001 - a forked child must not run its parent's exit
+            posix._exit(0)  # a forked child must not run its parent's exit
     posix.close(writer)
     try:
         ready, _, _ = select([reader], [], [], limit_s)
-        kind = posix.read(reader, 64).decode() if ready else ""
+        kind = posix.read(reader, 8192).decode() if ready else ""
     finally:
         posix.close(reader)
     if ready:
@@ -79,28 +84,35 @@ def ask_child(path, limit_s):
     return kind
 
 
-def what_is(path):
-    """Return what the path is, readable for this user: `file`, `directory`, or nothing."""
+def what_is(path: bytes) -> bytes:
+    """Return what the path is for this user, `file` or `directory`, and where it leads; nothing if it is no image."""
     try:
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK)
         form = posix.fstat(descriptor).st_mode & 0o170000
+        # the digest's directory and not the tag: a retag must not move a running job
+        real = posix.readlink(b"/proc/self/fd/%d" % descriptor)
+        if form == 0o100000 and b"SIF_MAGIC" in posix.read(descriptor, 64):
+            return b"file " + real
+        return b"directory " + real if form == 0o040000 and posix.listdir(descriptor) else b""
     except OSError:
         return b""
-    if form == 0o100000 and b"SIF_MAGIC" in posix.read(descriptor, 64):
-        return b"file"
-    return b"directory" if form == 0o040000 and posix.listdir(descriptor) else b""
 
 
-def runs(path, sandbox, why):
+def runs(path: str, why: str, *, sandbox: bool) -> bytes:
     """Return the universal update ad for a path that is here."""
+    if any(c in '"\\' or not c.isprintable() for c in path):
+        return status(MANAGER_DOWN, f"the image cache manager does not answer ({why})")
     lines = [f'ContainerImage = "{path}"', f'SingularityImage = "{path}"', "WantContainer = true"]
-    lines += [f"WantSIF = {'false' if sandbox else 'true'}", f"WantSandboxImage = {'true' if sandbox else 'false'}"]
+    lines += [
+        f"WantSIF = {'false' if sandbox else 'true'}",
+        f"WantSandboxImage = {'true' if sandbox else 'false'}",
+    ]
     lines += ["WantDockerImage = false", "WantDocker = false"]
     ad = "\n".join(lines) + "\n"
     return ad.encode() + status(0, f"{path}: used as it is here, because the image cache manager is down ({why})")
 
 
-def status(code, message):
+def status(code: int, message: str) -> bytes:
     """Return the status lines."""
     clean = "".join(c if c.isprintable() else " " for c in message).replace("\\", "\\\\").replace('"', '\\"')
     return f'HookStatusCode = {code}\nHookStatusMessage = "{clean}"\n'.encode("utf-8", "replace")

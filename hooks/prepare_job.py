@@ -1,15 +1,23 @@
 """The prepare-job hook: hands the job ad to the cache manager and prints its answer in one write.
 
-It decides nothing and parses nothing: an interpreter starts in 6 ms, and each module imported here costs as much
-again. Whatever happens it prints one block with a HookStatusCode and exits with 0: HTCondor holds a job whose hook
-exits with 1. The codes are literals here; a test compares them with cache_manager.status.
+It decides nothing and parses nothing: an interpreter starts in 6 ms, and a module imported here may cost as much
+again. posix, _signal, _socket, select and time are C modules and cost nothing; os, signal and socket cost 9 ms.
+Whatever happens it prints one block with a HookStatusCode and exits with 0: HTCondor holds a job whose hook exits
+with 1. (What happens before `main`, a broken import, is the launcher's to answer.) The codes are literals here; a
+test compares them with cache_manager.status.
 
     prepare_job.py --socket PATH [--deadline SECONDS] [--default-image] [--degraded]
 
 The environment holds session secrets of HTCondor: only the names below are read, nothing of it is forwarded.
 """
 
+import posix
 import sys
+from time import monotonic
+
+import _signal
+import _socket
+from select import select
 
 INTERNAL_ERROR = 399
 DEADLINE_EXCEEDED = 460
@@ -28,19 +36,19 @@ class Refused(Exception):  # noqa: N818 - it is the manager's absence
     """Nobody listens on the socket."""
 
 
-def text_of(error):
+def text_of(error: BaseException) -> str:
     """Return an exception as text on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def block(code, message):
+def block(code: int, message: str) -> bytes:
     """Return an answer's lines: the status, and a message escaped for a ClassAd string."""
-    clean = "".join(" " if ord(c) < 32 or 126 < ord(c) < 160 else c for c in message[:1500])  # noqa: PLR2004
+    clean = "".join(" " if ord(c) < 32 or 126 < ord(c) < 160 else c for c in message[:1500])
     clean = clean.replace("\\", "\\\\").replace('"', '\\"')
     return f'HookStatusCode = {code}\nHookStatusMessage = "{clean}"\n'.encode("utf-8", "replace")
 
 
-def arguments(argv):
+def arguments(argv: list[str]) -> dict[str, str]:
     """Read the command line; `--name=value` too. Unknown options are ignored: they come from a newer `config`."""
     options = {"socket": "", "deadline": "", "default-image": "", "degraded": "", "root": ""}
     words = list(argv)
@@ -56,7 +64,7 @@ def arguments(argv):
     return options
 
 
-def seconds(text):
+def seconds(text: str) -> float:
     """Return a time like 1200, 20m or 90s in seconds; the default for anything else."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     scale = units.get(text[-1:], 0)
@@ -64,68 +72,71 @@ def seconds(text):
         value = float(text[:-1]) * scale if scale else float(text)
     except ValueError:
         return DEADLINE_S
-    return value if 0 < value < 1e6 else DEADLINE_S  # noqa: PLR2004 - eleven days
+    return value if 0 < value < 1e6 else DEADLINE_S  # eleven days
 
 
-def run(argv):  # noqa: C901, PLR0915 - one straight way, and a function call is not free here
+def run(argv: list[str]) -> bytes:
     """Return the block to print."""
-    # posix, _signal and _socket are C modules that cost nothing; os, signal and socket cost 9 ms
-    import _signal
-    import posix
-    from time import monotonic
-
     options = arguments(argv)
     deadline_s = seconds(options["deadline"])
     ends = monotonic() + deadline_s
-    parent = posix.getppid()
-
-    def tick(_signum, _frame):
-        if posix.getppid() != parent:
-            posix._exit(1)  # noqa: SLF001 - the starter has ended: nobody reads an answer
-        if monotonic() >= ends:
-            raise Deadline
-
-    def ended(signum, _frame):
-        raise SystemExit(signum)
-
-    _signal.signal(_signal.SIGALRM, tick)
-    _signal.setitimer(_signal.ITIMER_REAL, min(1.0, deadline_s), 1.0)
-    for name in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT):
-        _signal.signal(name, ended)
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
-
-    job = b""
+    keep_time(ends)
     try:
-        job = read_all(posix, 0)
+        job = read_all(0)
         if len(job) > MAX_REQUEST:
             return block(INTERNAL_ERROR, f"job ad: too large ({len(job)} bytes, at most {MAX_REQUEST})")
-        machine = machine_ad(posix)
-        scratch = posix.getcwd()
-        keys = "job=%d left=%%.1f starter=%s scratch=%s slot=%s" % (  # noqa: UP031 - half filled in
-            len(job),
-            quoted(posix.environ.get(b"CONDOR_STARTER_PID", b"")),
-            quoted(scratch.encode("utf-8", "surrogateescape")),
-            quoted(posix.environ.get(b"_CONDOR_SLOT", b"")),
-        )
-        sent = False
-        while True:
-            try:
-                left = ends - monotonic()
-                header = "IMGC/1 %d %s\n" % (len(job) + len(machine), keys % left)  # noqa: UP031
-                return ask(posix, options["socket"], header.encode() + job + machine, scratch)
-            except Refused as refused:
-                if not sent:
-                    return degraded(options, job, str(refused), ends)
-            except ConnectionError:
-                sent = True  # the manager was there and is gone: condor_master brings it back
-            pause(_signal, RETRY_S)
+        return answer(options, job, ends)
     except Deadline:
         return block(DEADLINE_EXCEEDED, f"image cache: no answer within the hook's deadline ({deadline_s:.0f} s)")
 
 
-def read_all(posix, descriptor):
+def keep_time(ends: float) -> None:
+    """Have Deadline raised when the time is over, whatever is waited for, and SystemExit for a signal."""
+    parent = posix.getppid()
+
+    def tick(_signum: int, _frame: object) -> None:
+        if posix.getppid() != parent:
+            posix._exit(1)  # the launcher and its starter have ended: nobody reads an answer
+        if monotonic() >= ends:
+            raise Deadline
+
+    def ended(signum: int, _frame: object) -> None:
+        raise SystemExit(signum)
+
+    _signal.signal(_signal.SIGALRM, tick)
+    _signal.setitimer(_signal.ITIMER_REAL, max(0.001, min(1.0, ends - monotonic())), 1.0)
+    for name in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT):
+        _signal.signal(name, ended)
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+
+
+def answer(options: dict[str, str], job: bytes, ends: float) -> bytes:
+    """Return the manager's block; asks again when the manager ends in mid-answer: it comes back."""
+    machine = machine_ad()
+    scratch = posix.getcwd()
+    reached = False
+    while True:
+        keys = " ".join(
+            (
+                f"job={len(job)} left={ends - monotonic():.1f} scratch={quoted(fs_bytes(scratch))}",
+                f"starter={quoted(posix.environ.get(b'CONDOR_STARTER_PID', b''))}",
+                f"slot={quoted(posix.environ.get(b'_CONDOR_SLOT', b''))}",
+            )
+        )
+        header = f"IMGC/1 {len(job) + len(machine)} {keys}\n".encode()
+        try:
+            return ask(options["socket"], header + job + machine, scratch)
+        except Refused as refused:
+            if not reached:
+                return degraded(options, job, str(refused), ends)
+        except ConnectionError:
+            reached = True
+        select([], [], [], RETRY_S)
+
+
+def read_all(descriptor: int) -> bytes:
     """Return what is to be read, to the end."""
-    parts = []
+    parts: list[bytes] = []
     while True:
         part = posix.read(descriptor, 1 << 18)
         if not part:
@@ -133,41 +144,37 @@ def read_all(posix, descriptor):
         parts.append(part)
 
 
-def machine_ad(posix):
+def machine_ad() -> bytes:
     """Return the slot's ad, which the starter puts beside the job's files; empty if it is not there."""
     try:
         descriptor = posix.open(posix.environ.get(b"_CONDOR_MACHINE_AD", b""), posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
         return b""
     try:
-        return read_all(posix, descriptor)
+        return read_all(descriptor)
     finally:
         posix.close(descriptor)
 
 
-def quoted(raw):
+def quoted(raw: bytes) -> str:
     """Return bytes as a value for the header: everything that is not plain is percent-encoded."""
-    return "".join(chr(c) if c > 42 and c < 127 and c not in b"%=" else f"%{c:02X}" for c in raw)  # noqa: PLR2004
+    return "".join(chr(c) if c > 42 and c < 127 and c not in b"%=" else f"%{c:02X}" for c in raw)
 
 
-def pause(_signal, duration):
-    """Wait; the timer's ticks go on."""
-    from select import select
-
-    select([], [], [], duration)
+def fs_bytes(path: str) -> bytes:
+    """Return a path as the kernel has it."""
+    return path.encode("utf-8", "surrogateescape")
 
 
-def connect(posix, path):
+def connect(path: str) -> _socket.socket:
     """Return a connection to the manager. Raises Refused.
 
     A path longer than the 107 bytes that the kernel takes is reached from its own directory.
     """
-    from _socket import AF_UNIX, SOCK_STREAM, socket
-
-    raw = path.encode("utf-8", "surrogateescape")
-    connection = socket(AF_UNIX, SOCK_STREAM)
+    raw = fs_bytes(path)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        if len(raw) <= 100:  # noqa: PLR2004 - sun_path
+        if len(raw) <= 100:  # sun_path
             connection.connect(raw)
         else:
             directory, _, base = raw.rpartition(b"/")
@@ -184,26 +191,31 @@ def connect(posix, path):
     return connection
 
 
-def ask(posix, path, request, scratch):
+def ask(path: str, request: bytes, scratch: str) -> bytes:
     """Send the request and return the block of the answer. Raises Refused, ConnectionError."""
-    connection = connect(posix, path)
+    connection = connect(path)
     try:
-        try:
-            connection.sendall(request)
-        except OSError:
-            pass  # it may have answered before it read everything
+        send(connection, request)
         while True:
             words, body = receive(connection)
             if b"ask=probe" not in words:
                 return checked(body)
-            connection.sendall(probe(posix, body, scratch))
+            connection.sendall(probe(body, scratch))
     except OSError as error:
         raise ConnectionError(text_of(error)) from None
     finally:
         connection.close()
 
 
-def receive(connection):
+def send(connection: _socket.socket, request: bytes) -> None:
+    """Send the request. A manager that refused it by its header has answered, and reads no more."""
+    try:
+        connection.sendall(request)
+    except OSError:
+        return
+
+
+def receive(connection: _socket.socket) -> tuple[list[bytes], bytes]:
     """Return one frame: the words of its header, and its body. Raises ConnectionError when it ends too early."""
     data = b""
     while b"\n" not in data:
@@ -211,11 +223,11 @@ def receive(connection):
         if not part:
             raise ConnectionError("the manager ended in mid-answer")
         data += part
-        if len(data) > MAX_REQUEST:
-            raise ValueError("the manager's answer has no header")
+        if not (data + b"IMGC/1 "[len(data) :]).startswith(b"IMGC/1 ") or len(data) > MAX_REQUEST:
+            raise ValueError(f"the manager's answer is none ({len(data)} bytes)")
     header, _, body = data.partition(b"\n")
     words = header.split()
-    if len(words) < 2 or words[0] != b"IMGC/1" or not words[1].isdigit():  # noqa: PLR2004
+    if len(words) < 2 or words[0] != b"IMGC/1" or not words[1].isdigit():
         raise ValueError(f"the manager's answer is none ({len(data)} bytes)")
     length = int(words[1])
     while len(body) < length:
@@ -228,16 +240,16 @@ def receive(connection):
     return words, body
 
 
-def checked(body):
+def checked(body: bytes) -> bytes:
     """Return the block if HTCondor can read it; an answer that it would misread is an error."""
     if not body.endswith(b"\n") or len(body) > MAX_BLOCK or b"HookStatusCode = " not in body or b"\0" in body:
         raise ValueError(f"the manager's answer is no update ad ({len(body)} bytes)")
     return body
 
 
-def probe(posix, path, scratch):
+def probe(path: bytes, scratch: str) -> bytes:
     """Open a path as the job's user and say what it is: kind, size and first bytes. The manager may not open it."""
-    name = path if path.startswith(b"/") else scratch.encode("utf-8", "surrogateescape") + b"/" + path
+    name = path if path.startswith(b"/") else fs_bytes(scratch) + b"/" + path
     kind, size, head, why = "absent", 0, b"", ""
     try:
         # O_NONBLOCK: a FIFO must not stop the hook
@@ -254,33 +266,31 @@ def probe(posix, path, scratch):
     except OSError as error:
         why = error.strerror or "error"
         # ENOENT, ENOTDIR: not there; EACCES, EPERM: not for this user
-        kind = {2: "absent", 20: "absent", 13: "denied", 1: "denied"}.get(error.errno, "unwell")
+        kind = {2: "absent", 20: "absent", 13: "denied", 1: "denied"}.get(error.errno or 0, "unwell")
     keys = "kind=%s size=%d error=%s" % (kind, size, quoted(why.encode()))  # noqa: UP031
     return ("IMGC/1 %d %s\n" % (len(head), keys)).encode() + head  # noqa: UP031
 
 
-def degraded(options, job, why, ends):
+def degraded(options: dict[str, str], job: bytes, why: str, ends: float) -> bytes:
     """Return the answer without a manager."""
     sys.dont_write_bytecode = True
     sys.path.insert(0, __file__.rpartition("/")[0] or ".")
-    import degraded as without
+    import degraded as without  # type: ignore[import-not-found]
 
-    return without.answer(options, job, why, ends)
+    return bytes(without.answer(options, job, why, ends))
 
 
-def main():
+def main() -> None:
     """Print the answer in one write, and leave without the interpreter's tidying up."""
     try:
-        answer = run(sys.argv[1:])
+        text = run(sys.argv[1:])
     except SystemExit as ended:
-        answer = block(INTERNAL_ERROR, f"image cache: the hook was ended by signal {ended.code}")
+        text = block(INTERNAL_ERROR, f"image cache: the hook was ended by signal {ended.code}")
     except BaseException as error:  # noqa: BLE001 - an uncaught exception exits with 1, and HTCondor holds the job
-        answer = block(INTERNAL_ERROR, f"image cache: {text_of(error)}")
-    import posix
-
-    while answer:
-        answer = answer[posix.write(1, answer) :]
-    posix._exit(0)  # noqa: SLF001 - 2 ms less
+        text = block(INTERNAL_ERROR, f"image cache: {text_of(error)}")
+    while text:
+        text = text[posix.write(1, text) :]
+    posix._exit(0)  # saves 2 ms
 
 
 if __name__ == "__main__":

@@ -1,0 +1,219 @@
+"""From a request to an answer: asks the candidates in order, within the hook's deadline, and has the policy judge."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from cache_manager import policy, sif
+from cache_manager.cache import Cache
+from cache_manager.entry import CacheEntry
+from cache_manager.fetcher import Fetcher, Wanted
+from cache_manager.jobad import JobRequest
+from cache_manager.lease import Holder
+from cache_manager.locator import Locator
+from cache_manager.outcome import Answer, Failed, Located, Served, failure_of
+from cache_manager.policy import Candidate, Ranking, Site, SourceKind, Verdict
+from cache_manager.settings import Settings
+from cache_manager.status import HookStatus, StatusError
+
+_BY_HOOK: Final = frozenset({SourceKind.JOB_FILE, SourceKind.LOCAL})
+_PROVE_NOTHING: Final = frozenset(
+    {
+        HookStatus.IMAGE_NOT_PUBLISHED,
+        HookStatus.SOURCE_UNREACHABLE,
+        HookStatus.SOURCE_THROTTLED,
+        HookStatus.CACHE_UNUSABLE,
+    }
+)
+"""A fetch that fails with any other status was in contact with the image: it exists."""
+
+SQUASHFS_MAGIC: Final = b"hsqs"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What the hook found when it opened a path as the job's user.
+
+    `kind` is file, directory, other, absent, denied or unwell; `head` a file's first bytes; `error` the reason.
+    """
+
+    kind: str
+    size_bytes: int = 0
+    head: bytes = b""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The hook at the other end: the starter that holds its leases, how to ask it back, when it gives up.
+
+    `deadline` is on the loop's clock.
+    """
+
+    holder: Holder | None
+    probe: Callable[[str], Awaitable[ProbeResult]]
+    deadline: float
+
+
+class Broker:
+    """Answers requests. One for each manager; lives on its loop."""
+
+    def __init__(self, cache: Cache, settings: Callable[[], Settings], clock: Callable[[], float] = time.time) -> None:
+        self.locator = Locator(cache, clock)
+        self.fetcher = Fetcher(cache, clock)
+        self._cache = cache
+        self._settings = settings
+        self._clock = clock
+
+    def rank(self, request: JobRequest, settings: Settings) -> Ranking:
+        """Return the candidates for a request as things are now."""
+        return policy.rank(request, Site(settings, frozenset(self.locator.unwell)))
+
+    async def answer(self, request: JobRequest, caller: Caller) -> Verdict:
+        """Return how the hook answers. The settings are those of the moment in which the request began."""
+        settings = self._settings()
+        ranking = self.rank(request, settings)
+        if ranking.verdict is not None or ranking.image is None:
+            return ranking.verdict or Verdict(HookStatus.OK, "")
+        attempts: list[Served | Failed] = []
+        for candidate in ranking.candidates:
+            attempts.append(await self._attempt(candidate, request, caller, settings))
+            if isinstance(attempts[-1], Served):
+                break
+        return policy.verdict(ranking.image, attempts, settings.messages, request.named_by or "default")
+
+    async def _attempt(
+        self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
+    ) -> Served | Failed:
+        try:
+            async with asyncio.timeout_at(caller.deadline):
+                if candidate.source in _BY_HOOK:
+                    return await _opened_by_hook(candidate, request, caller)
+                return await self._from_source(candidate, request, caller, settings)
+        except TimeoutError:
+            why = f"{candidate.source.value}: not here within the hook's deadline; the fetch goes on for the next job"
+            return Failed(HookStatus.DEADLINE_EXCEEDED, why)
+        except StatusError as error:
+            return Failed(error.status, error.message, existing=error.status not in _PROVE_NOTHING)
+
+    async def _from_source(
+        self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
+    ) -> Served | Failed:
+        began = time.monotonic()
+        located, note = self._usable(candidate, await self.locator.locate(candidate, settings))
+        if isinstance(located, Failed):
+            return located
+        if located.path:
+            return Served(located.path, f"CVMFS {located.path}", sandbox=located.sandbox, hit=True)
+        entry = self._cached(candidate, located, settings)
+        hit = entry is not None
+        if entry is None:
+            own_url = candidate.source is SourceKind.URL
+            source = self.locator.source(candidate, settings)
+            wanted = Wanted(candidate.image.short, located, source, own_url=own_url)
+            entry = await self.fetcher.fetch(wanted, caller.holder, request.job_id)
+        self._cache.counters.hits += hit
+        self._cache.counters.misses += not hit
+        path = self._cache.acquire(entry.key, caller.holder, self._clock(), request.job_id)
+        origin = f"{'cached SIF of' if hit else 'SIF fetched from'} {entry.origin}"
+        seconds = time.monotonic() - began
+        return Served(
+            str(path), origin, key=entry.key, size_bytes=entry.size_bytes, seconds=seconds, hit=hit, note=note
+        )
+
+    def _usable(self, candidate: Candidate, answer: Answer) -> tuple[Located | Failed, str]:
+        """Return where to take the image from, and a note for the job's author.
+
+        A pointer that cannot be read is replaced by what it last pointed to, if that is in the cache.
+        """
+        if isinstance(answer, Located):
+            return answer, answer.note
+        cvmfs = candidate.source is SourceKind.CVMFS
+        failed = failure_of(answer, HookStatus.CVMFS_UNAVAILABLE if cvmfs else HookStatus.SOURCE_UNREACHABLE)
+        last = self.locator.last_known(candidate)
+        if last is not None and self._cache.find(last) is not None:
+            return last, f"could not look for a newer version: {failed.why}"
+        return failed, ""
+
+    def _cached(self, candidate: Candidate, located: Located, settings: Settings) -> CacheEntry | None:
+        """Return the entry of what was located. Of a URL without a version it is trusted like a tag."""
+        if candidate.source is SourceKind.URL and not located.version:
+            fetched_at = float(self._cache.known(located.object_id).get("fetched_at", 0))
+            if self._clock() - fetched_at > settings.tag_ttl_s:
+                return None
+        return self._cache.find(located)
+
+    async def explain(self, request: JobRequest) -> tuple[Ranking, list[tuple[Candidate, str]], Verdict]:
+        """Return what `answer` would do, without fetching: each candidate with what became of it, and the verdict."""
+        settings = self._settings()
+        ranking = self.rank(request, settings)
+        steps: list[tuple[Candidate, str]] = []
+        attempts: list[Served | Failed] = []
+        for candidate in ranking.candidates:
+            if attempts and isinstance(attempts[-1], Served):
+                steps.append((candidate, "not asked: the one before serves"))
+                continue
+            attempt, words = await self._foreseen(candidate, settings)
+            attempts.append(attempt)
+            steps.append((candidate, words))
+        if ranking.image is None or ranking.verdict is not None:
+            return ranking, steps, ranking.verdict or Verdict(HookStatus.OK, "")
+        named_by = request.named_by or "default"
+        return ranking, steps, policy.verdict(ranking.image, attempts, settings.messages, named_by)
+
+    async def _foreseen(self, candidate: Candidate, settings: Settings) -> tuple[Served | Failed, str]:
+        if candidate.source in _BY_HOOK:
+            served = Served(candidate.image.path, f"{candidate.source.value}, if the job's user can read it")
+            return served, "chosen: the hook opens it as the job's user"
+        located, _ = self._usable(candidate, await self.locator.locate(candidate, settings))
+        if isinstance(located, Failed):
+            return located, f"not chosen: {located.status.code} {located.status.name}: {located.why}"
+        if located.path:
+            return Served(located.path, f"CVMFS {located.path}", sandbox=located.sandbox), "chosen: it is there"
+        entry = self._cached(candidate, located, settings)
+        if entry is not None:
+            path = str(self._cache.store.layout.image(entry.key))
+            return Served(path, f"cached SIF of {entry.origin}", hit=True), "chosen: it is in the cache"
+        key = f"{located.digest or '<sha256>'}.sif"
+        size = f", {located.size_bytes} bytes" if located.size_bytes else ""
+        path = str(self._cache.store.layout.image(key))
+        return Served(path, "SIF that would be fetched"), f"chosen: it would be fetched{size}"
+
+
+async def _opened_by_hook(candidate: Candidate, request: JobRequest, caller: Caller) -> Served | Failed:
+    """Have the hook open the path as the job's user: the manager opens nothing for anybody."""
+    shipped = candidate.source is SourceKind.JOB_FILE
+    wrong = HookStatus.IMAGE_FILE_INVALID if shipped else HookStatus.PATH_NOT_HERE
+    found = await caller.probe(candidate.image.path)
+    path = candidate.image.path
+    if shipped:
+        path = str(PurePosixPath(request.scratch) / path)
+    if found.kind == "directory":
+        return Served(path, "directory that came with the job" if shipped else "directory on this EP", sandbox=True)
+    if found.kind == "file":
+        problem = _why_no_image(found)
+        if problem:
+            return Failed(wrong, problem)
+        origin = "file that came with the job" if shipped else "file on this EP"
+        return Served(path, origin, size_bytes=found.size_bytes, hit=True)
+    if found.kind == "absent":
+        why = "did not come with the job" if shipped else "not on this EP"
+        return Failed(wrong, f"{why} ({found.error or 'no such file'})")
+    if found.kind == "denied" and not shipped:
+        return Failed(HookStatus.PATH_NOT_HERE, f"cannot be read by the job's user here ({found.error})")
+    return Failed(wrong, f"cannot be opened ({found.error or found.kind})")
+
+
+def _why_no_image(found: ProbeResult) -> str:
+    if found.head.startswith(SQUASHFS_MAGIC):
+        return ""  # the runtime takes a bare squashfs as well
+    try:
+        sif.parse_header(found.head, found.size_bytes)
+    except sif.SifError as error:
+        return str(error)
+    return ""

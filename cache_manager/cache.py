@@ -1,0 +1,277 @@
+"""The cache's state: entries, leases, reservations, and what is known of objects. Only the loop's thread calls this.
+
+Accounting is reservations + entries <= cap, always: room is reserved before the first byte is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from cache_manager import eviction, processes, reconcile
+from cache_manager.entry import CacheEntry
+from cache_manager.eviction import Cap, EvictionPlan, Usage
+from cache_manager.layout import record_name
+from cache_manager.lease import Holder, Lease, Reservation
+from cache_manager.outcome import Located
+from cache_manager.settings import Settings
+from cache_manager.status import HookStatus, StatusError
+from cache_manager.store import Store
+from cache_manager.text import human_bytes
+
+log = logging.getLogger(__name__)
+
+POLL_S: Final = 2.0
+"""How often a holder is asked for that no pidfd watches."""
+
+TOUCH_S: Final = 1.0
+"""Uses of an entry closer together than this are one use: thousands of jobs a second start with one image."""
+
+UNKNOWN_BYTES: Final = 1 << 20
+"""The first reservation of an image whose size nobody says; it grows as the image comes in."""
+
+
+@dataclass
+class Counters:
+    """What happened since the start of the manager."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    evicted_bytes: int = 0
+    fetched_bytes: int = 0
+
+
+class Cache:
+    """What is on disk under one root, and who uses it."""
+
+    def __init__(self, store: Store, settings: Callable[[], Settings], changed: Callable[[], None]) -> None:
+        self.store = store
+        self.trouble = ""
+        """Why the root cannot be used; empty if it can."""
+        self.read_only = False
+        """Whether this is only looked at: nothing is written or given up."""
+        self.counters = Counters()
+        self.entries: dict[str, CacheEntry] = {}
+        self.objects: dict[str, dict[str, str | float]] = {}
+        self.leases: dict[Holder, Lease] = {}
+        self.reservations: dict[str, Reservation] = {}
+        self._settings = settings
+        self._changed = changed
+        self._descriptors: dict[Holder, int | None] = {}
+        self._boot_id = processes.boot_id()
+        self._host = os.uname().nodename
+        self._removals: set[asyncio.Future[None]] = set()
+
+    def load(self) -> None:
+        """Read the root and mend what a crash left. Raises StatusError (CACHE_UNUSABLE)."""
+        self.store.prepare()
+        found = self.store.scan()
+        alive = frozenset(
+            name for name, lease in found.leases.items() if lease is not None and processes.is_alive(lease.holder)
+        )
+        repair = reconcile.plan(found, alive, self._boot_id)
+        self.store.repair(repair)
+        self.entries = {entry.key: entry for entry in repair.entries}
+        self.objects = dict(repair.objects)
+        for lease in repair.leases:
+            self._watch(lease)
+        log.info(
+            "cache %s: %d entries, %d leases; removed %d broken entries, %d dead leases, %d unfinished fetches",
+            self.store.root,
+            len(self.entries),
+            len(self.leases),
+            len(repair.broken_entries),
+            len(repair.dead_leases),
+            len(repair.leftovers),
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """What counts against the caps now."""
+        held: list[CacheEntry | Reservation] = [*self.entries.values(), *self.reservations.values()]
+        return Usage(
+            sum(one.disk_bytes if isinstance(one, CacheEntry) else one.size_bytes for one in held),
+            sum(one.inodes for one in held),
+        )
+
+    @property
+    def in_use(self) -> frozenset[str]:
+        """The keys that some process runs from."""
+        return frozenset(key for lease in self.leases.values() for key in lease.keys)
+
+    def find(self, located: Located) -> CacheEntry | None:
+        """Return the entry of what was located, if its image is there and has its size."""
+        digest = located.digest or str(self.known(located.object_id).get("digest", ""))
+        entry = self.entries.get(f"{digest}.sif")
+        if entry is None:
+            return None
+        found = self.store.image_bytes(entry.key)
+        if found != entry.size_bytes and self.read_only:
+            return None
+        if found != entry.size_bytes:
+            log.error("%s: entry %s has %d of %d bytes: dropped", entry.name, entry.key, found, entry.size_bytes)
+            self._give_up([entry.key])
+            return None
+        return entry
+
+    def acquire(self, key: str, holder: Holder | None, now: float, job_id: str = "") -> Path:
+        """Lease an entry to a holder and return the path of its image. The lease file exists when this returns.
+
+        Without a holder (nobody who could be watched) the use is remembered and nothing is held.
+        """
+        entry = self.entries[key]
+        if now - entry.last_used_at >= TOUCH_S:
+            self.entries[key] = replace(entry, last_used_at=now)
+            self.store.touch(key, now)
+        if holder is not None:
+            before = self.leases.get(holder)
+            if before is None or key not in before.keys:
+                keys = (before.keys if before else frozenset()) | {key}
+                lease = Lease(holder, keys, self._boot_id, self._host, now, job_id)
+                self.store.write_lease(lease)
+                self._watch(lease)
+                self._changed()
+        return Path(self.store.layout.image(key))
+
+    def release(self, holder: Holder) -> None:
+        """End a holder's lease."""
+        self.leases.pop(holder, None)
+        descriptor = self._descriptors.pop(holder, None)
+        if descriptor is not None:
+            asyncio.get_running_loop().remove_reader(descriptor)
+            os.close(descriptor)
+        self.store.remove_lease(holder.file_name)
+        self._changed()
+
+    def poll_holders(self) -> None:
+        """Release the leases of holders that ended and that no pidfd watches."""
+        for holder, descriptor in list(self._descriptors.items()):
+            if descriptor is None and not processes.is_alive(holder):
+                self.release(holder)
+
+    def _watch(self, lease: Lease) -> None:
+        holder = lease.holder
+        self.leases[holder] = lease
+        if holder in self._descriptors:
+            return
+        loop = asyncio.get_running_loop()
+
+        def add_reader(descriptor: int, ended: Callable[[], None]) -> None:
+            loop.add_reader(descriptor, ended)
+
+        self._descriptors[holder] = processes.watch(holder, lambda: self.release(holder), add_reader)
+        if not processes.is_alive(holder):  # it ended before it was watched
+            loop.call_soon(self.release, holder)
+
+    def reserve(self, nonce: str, name: str, size_bytes: int, inodes: int = 3) -> None:
+        """Reserve room for an image, or more room for it; evicts what is needed and no more.
+
+        Raises StatusError: IMAGE_TOO_LARGE, CACHE_FULL, DISK_FULL, CACHE_UNUSABLE.
+        """
+        settings = self._settings()
+        if self.trouble:
+            raise StatusError(HookStatus.CACHE_UNUSABLE, self.trouble)
+        if size_bytes > settings.max_bytes or (settings.max_inodes and inodes > settings.max_inodes):
+            raise StatusError(
+                HookStatus.IMAGE_TOO_LARGE,
+                f"{name}: larger than this cache may hold ({human_bytes(size_bytes)},"
+                f" IMAGE_CACHE_MAX_BYTES = {human_bytes(settings.max_bytes)})",
+            )
+        before = self.reservations.get(nonce, Reservation(nonce, 0, 0))
+        more = Usage(max(0, size_bytes - before.size_bytes), max(0, inodes - before.inodes))
+        try:
+            free = self.store.room().free_bytes
+        except OSError as error:
+            raise StatusError(HookStatus.CACHE_UNUSABLE, f"{self.store.root}: {error.strerror}") from None
+        cap = Cap(settings.max_bytes, settings.max_inodes, free - settings.min_free_bytes)
+        plan = eviction.make_room(self.entries.values(), self.in_use, self.usage, more, cap)
+        if not plan.enough:
+            raise self._no_room(name, more, cap, plan)
+        self._give_up(plan.keys)
+        self.reservations[nonce] = Reservation(nonce, max(size_bytes, before.size_bytes), max(inodes, before.inodes))
+
+    def _no_room(self, name: str, need: Usage, cap: Cap, plan: EvictionPlan) -> StatusError:
+        disk_is_full = need.size_bytes - cap.free_bytes > self.usage.size_bytes + need.size_bytes - cap.size_bytes
+        numbers = f"wanted {human_bytes(need.size_bytes)}, could free {human_bytes(plan.freed_bytes)}"
+        if disk_is_full:
+            return StatusError(
+                HookStatus.DISK_FULL,
+                f"{name}: the file system of the cache is full ({numbers}, {human_bytes(max(0, cap.free_bytes))} free"
+                " above IMAGE_CACHE_MIN_FREE_BYTES)",
+            )
+        in_use = sum(self.entries[key].disk_bytes for key in self.in_use if key in self.entries)
+        return StatusError(
+            HookStatus.CACHE_FULL,
+            f"{name}: no room in the cache ({numbers}, {human_bytes(in_use)} in use,"
+            f" {human_bytes(sum(one.size_bytes for one in self.reservations.values()))} being fetched,"
+            f" cap {human_bytes(cap.size_bytes)})",
+        )
+
+    def unreserve(self, nonce: str) -> None:
+        """Give a reservation back."""
+        self.reservations.pop(nonce, None)
+
+    def add(self, entry: CacheEntry, located: Located, now: float) -> None:
+        """Take up an entry that was committed; its reservation ends by the caller in the same turn."""
+        self.entries[entry.key] = replace(entry, last_used_at=now)
+        self.counters.fetched_bytes += entry.size_bytes
+        self.remember(
+            located.object_id,
+            {"kind": "object", "url": entry.origin, "digest": entry.digest, "fetched_at": now},
+        )
+        self._changed()
+
+    def known(self, object_id: str) -> dict[str, str | float]:
+        """Return what is remembered of an object or a pointer; nothing if it is not known."""
+        return self.objects.get(record_name(object_id), {})
+
+    def remember(self, object_id: str, record: dict[str, str | float]) -> None:
+        """Remember what was learned of an object or a pointer, also over a restart.
+
+        Records are named by a digest of the id, because a URL may hold a signature.
+        """
+        name = record_name(object_id)
+        self.objects[name] = record
+        if self.read_only:
+            return
+        try:
+            self.store.write_object(name, record)
+        except OSError as error:
+            log.warning("cannot remember %s: %s", record.get("url"), error)
+
+    def tidy(self, now: float) -> None:
+        """Evict in the background, from the high watermark down to the low one."""
+        settings = self._settings()
+        usage = self.usage
+        if usage.size_bytes <= settings.max_bytes * settings.high_watermark / 100:
+            return
+        target = settings.max_bytes * settings.low_watermark // 100
+        plan = eviction.down_to(self.entries.values(), self.in_use, usage, target, now - settings.min_age_s)
+        if plan.keys:
+            self._give_up(plan.keys)
+        if not plan.enough:
+            log.warning(
+                "background eviction: wanted %s, freed %s: the rest is in use or young",
+                human_bytes(plan.freed_bytes + plan.short_bytes),
+                human_bytes(plan.freed_bytes),
+            )
+
+    def _give_up(self, keys: Iterable[str]) -> None:
+        """Take entries out of sight now, and remove them in a thread."""
+        for key in keys:
+            entry = self.entries.pop(key)
+            trashed = self.store.evict(key)
+            self.counters.evictions += 1
+            self.counters.evicted_bytes += entry.disk_bytes
+            log.info("evicted %s (%s, %s)", entry.name, key, human_bytes(entry.disk_bytes))
+            if trashed is not None:
+                removal = asyncio.get_running_loop().run_in_executor(None, self.store.remove, trashed)
+                self._removals.add(removal)
+                removal.add_done_callback(self._removals.discard)
+            self._changed()

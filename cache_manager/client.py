@@ -1,0 +1,58 @@
+"""Asking the manager, for the admin commands."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+from cache_manager import protocol
+from cache_manager.protocol import ProtocolError
+
+LIMIT_S: Final = 30.0
+
+
+class ManagerDown(Exception):  # noqa: N818 - a finding
+    """Nobody answers on the socket; the text says which and why."""
+
+
+def ask(path: str, verb: str, body: bytes = b"", **keys: str | int) -> bytes:
+    """Return the body of the manager's answer. Raises ManagerDown."""
+    for reply in follow(path, verb, body, LIMIT_S, **keys):
+        return reply
+    raise ManagerDown(f"{path}: the manager ended in mid-answer")
+
+
+def follow(path: str, verb: str, body: bytes = b"", limit_s: float | None = None, **keys: str | int) -> Iterator[bytes]:
+    """Yield the bodies of the manager's answers until it ends. Raises ManagerDown."""
+    try:
+        with _connected(path, limit_s) as connection, connection.makefile("rb") as stream:
+            connection.sendall(protocol.frame(body, verb=verb, **keys))
+            while line := stream.readline(protocol.MAX_HEADER_BYTES):
+                header = protocol.parse_header(line)
+                reply = stream.read(header.length)
+                if len(reply) != header.length:
+                    return
+                yield reply
+    except (OSError, ProtocolError) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ManagerDown(f"{path}: {what}") from None
+
+
+def _connected(path: str, limit_s: float | None) -> socket.socket:
+    """Connect from the socket's own directory: its path may be longer than the kernel's 108 bytes."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(limit_s)
+    here = os.open(".", os.O_RDONLY)
+    directory, _, name = path.rpartition("/")
+    try:
+        os.chdir(directory or ".")
+        connection.connect(name)
+    except OSError:
+        connection.close()
+        raise
+    finally:
+        os.fchdir(here)
+        os.close(here)
+    return connection

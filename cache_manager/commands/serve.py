@@ -1,0 +1,60 @@
+"""condor_image_cache serve."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import logging.handlers
+import os
+import sys
+from typing import Final
+
+from cache_manager.commands.common import CommandError, complain, settings_and_knobs
+from cache_manager.manager import ManagerError, serve
+from cache_manager.settings import Settings
+
+HELP: Final = (
+    "Run the cache manager in the foreground; under condor_master in real life. SIGTERM and SIGQUIT end it,"
+    " SIGHUP reads the configuration again."
+)
+EXAMPLE: Final = "CONDOR_CONFIG=/etc/condor/condor_config condor_image_cache serve --stderr"
+
+LOG_BYTES: Final = 10_000_000
+LOG_FILES: Final = 3
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("--stderr", action="store_true", help="log to standard error instead of IMAGE_CACHE_LOG")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    try:
+        settings, knobs = settings_and_knobs()
+        _log_to(settings, on_stderr=arguments.stderr)
+    except (CommandError, OSError) as error:
+        return complain(error)
+    try:
+        asyncio.run(serve(settings, knobs))
+    except ManagerError as error:
+        logging.getLogger(__name__).error("%s", error)  # noqa: TRY400 - it says it all
+        return complain(error)
+    logging.shutdown()
+    os._exit(0)  # threads may still wait for a network: nobody waits for them
+
+
+def _log_to(settings: Settings, *, on_stderr: bool) -> None:
+    handler: logging.Handler
+    if on_stderr:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        handler = logging.handlers.RotatingFileHandler(settings.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    logging.basicConfig(
+        level=logging.INFO,
+        handlers=[handler],
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )
+    logging.getLogger("urllib3").setLevel(logging.ERROR)

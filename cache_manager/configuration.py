@@ -1,0 +1,60 @@
+"""HTCondor's configuration, read in a child that prints it as JSON.
+
+`htcondor2.reload_config()` ends the whole process on a syntax error, and so does the import: a manager must outlive
+an admin's typing error.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Final
+
+from cache_manager.settings import knob_names
+
+CONDOR_KNOBS: Final = (
+    "LOCAL_DIR",
+    "LOG",
+    "EXECUTE",
+    "LIBEXEC",
+    "SINGULARITY",
+    "SINGULARITY_EXTRA_ARGUMENTS",
+    "STARTER_JOB_HOOK_KEYWORD",
+    "START",
+    "PIPE_BUFFER_MAX",
+    "IMAGE_CACHE_MANAGER",
+)
+LIMIT_S: Final = 30.0
+
+_CHILD = """
+import json, sys
+import htcondor2
+names = json.load(sys.stdin)
+print(json.dumps({name: str(htcondor2.param[name]) for name in names if name in htcondor2.param}))
+"""
+
+
+class ConfigurationError(Exception):
+    """HTCondor's configuration cannot be read; the text says what HTCondor says."""
+
+
+def read_knobs() -> dict[str, str]:
+    """Return our knobs and the few of HTCondor's that matter, macros expanded. Raises ConfigurationError."""
+    try:
+        child = subprocess.run(
+            [sys.executable, "-I", "-c", _CHILD],
+            input=json.dumps([*CONDOR_KNOBS, *knob_names()]),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(f"HTCondor configuration: not read in {LIMIT_S:.0f} s") from None
+    try:
+        values: dict[str, str] = json.loads(child.stdout)
+    except ValueError:
+        said = " ".join(child.stderr.split())[-400:] or f"exit status {child.returncode}"
+        raise ConfigurationError(f"HTCondor configuration: {said}") from None
+    return values

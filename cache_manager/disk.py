@@ -1,0 +1,38 @@
+"""Bytes and inodes: what a tree takes, and what the file system still has."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What an unprivileged process can still write."""
+
+    free_bytes: int
+    free_inodes: int
+
+
+def room(path: str) -> Room:
+    """Return what is free on the file system of `path`. Raises OSError."""
+    found = os.statvfs(path)
+    return Room(found.f_bavail * found.f_frsize, found.f_favail)
+
+
+def measure(path: str) -> tuple[int, int]:
+    """Return the bytes on disk (as `du` counts them) and the number of files of a tree, its top included."""
+    top = os.lstat(path)
+    total, inodes = top.st_blocks * 512, 1
+    if not os.path.isdir(path) or os.path.islink(path):  # noqa: PTH112, PTH114 - many files, few objects
+        return total, inodes
+    stack = [path]
+    while stack:
+        with os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                total += found.st_blocks * 512
+                inodes += 1
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(entry.path)
+    return total, inodes

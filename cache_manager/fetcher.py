@@ -1,0 +1,252 @@
+"""Single flight: however many jobs wait for an image, it is fetched once, and each of them gets its lease.
+
+Interest is registered before the fetch begins; the entry is published and leased to all who still wait in the same
+turn of the loop, so nothing can evict it in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from cache_manager import sif
+from cache_manager.cache import UNKNOWN_BYTES, Cache
+from cache_manager.entry import CacheEntry
+from cache_manager.lease import Holder
+from cache_manager.memory import Memory
+from cache_manager.outcome import Absent, Denied, Located
+from cache_manager.sources.base import Source, SourceError
+from cache_manager.sources.transport import shown
+from cache_manager.status import HookStatus, StatusError
+from cache_manager.store import Staging
+from cache_manager.text import human_bytes
+
+log = logging.getLogger(__name__)
+
+CONCURRENT: Final = 4
+"""Transfers at a time; more only share the same line."""
+
+FAILURE_TTL_S: Final = 60.0
+"""How long a failed object is not asked for again: its origin sees one request a minute, however many jobs try."""
+
+_OURS: Final = frozenset({HookStatus.CACHE_FULL, HookStatus.DISK_FULL, HookStatus.CACHE_UNUSABLE})
+"""Failures that are this EP's and may end at any moment: not remembered."""
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object to fetch: where it is, which source brings it, and under what name a job asked for it.
+
+    `own_url` says that the job itself named the object, so a wrong one is the user's to mend.
+    """
+
+    name: str
+    located: Located
+    source: Source
+    own_url: bool = False
+
+
+@dataclass(eq=False)
+class Flight:
+    """A fetch under way, and the holders that wait for it (one may wait more than once)."""
+
+    wanted: Wanted
+    began_at: float
+    task: asyncio.Task[CacheEntry] | None = None
+    staging: Staging | None = None
+    waiting: list[tuple[Holder, str]] = field(default_factory=list)
+
+
+class Fetcher:
+    """Brings objects into the cache."""
+
+    def __init__(self, cache: Cache, clock: Callable[[], float] = time.time) -> None:
+        self.flights: dict[str, Flight] = {}
+        self.failures: Memory[str, StatusError] = Memory()
+        self._cache = cache
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(CONCURRENT, "transfer")
+        self._numbers = 0
+
+    async def fetch(self, wanted: Wanted, holder: Holder | None, job_id: str) -> CacheEntry:
+        """Return the entry, fetched by this call or by one under way. Raises StatusError.
+
+        When this call is cancelled its interest ends; the fetch goes on for the next job.
+        """
+        identity = wanted.located.digest or wanted.located.object_id
+        self._refuse_remembered(identity)
+        flight = self.flights.get(identity)
+        if flight is None:
+            flight = Flight(wanted, self._clock())
+            self.flights[identity] = flight
+            flight.task = asyncio.create_task(self._fly(flight))
+            flight.task.add_done_callback(lambda task: self._landed(identity, task))
+        interest = (holder, job_id) if holder else None
+        if interest:
+            flight.waiting.append(interest)
+        try:
+            if flight.task is None:
+                raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"{wanted.name}: the fetch has no task")
+            return await asyncio.shield(flight.task)
+        finally:
+            if interest and interest in flight.waiting:
+                flight.waiting.remove(interest)
+
+    def under_way(self) -> list[dict[str, str | float]]:
+        """Return the fetches under way, for `status`."""
+        now = self._clock()
+        return [
+            {
+                "name": flight.wanted.name,
+                "from": shown(flight.wanted.located.url),
+                "bytes": flight.staging.size_bytes if flight.staging else 0,
+                "of_bytes": flight.wanted.located.size_bytes or 0,
+                "seconds": round(now - flight.began_at, 1),
+                "waiting": len(flight.waiting),
+            }
+            for flight in self.flights.values()
+        ]
+
+    def failed(self) -> list[str]:
+        """Return what failed a short time ago, as text."""
+        return [f"{error.status.name}: {error.message}" for _, error in self.failures.current(self._clock())]
+
+    def _refuse_remembered(self, identity: str) -> None:
+        now = self._clock()
+        failed = self.failures.get(identity, now)
+        if failed is not None:
+            wait = self.failures.until(identity) - now
+            raise StatusError(failed.status, f"{failed.message} (asked again in {wait:.0f} s)")
+
+    def _landed(self, identity: str, task: asyncio.Task[CacheEntry]) -> None:
+        self.flights.pop(identity, None)
+        error = None if task.cancelled() else task.exception()  # taken, also when nobody waits any more
+        if isinstance(error, StatusError):
+            log.warning("not fetched: %d %s: %s", error.status.code, error.status.name, error.message)
+            if error.status not in _OURS:
+                self.failures.put(identity, error, self._clock() + FAILURE_TTL_S)
+        elif error is not None:
+            log.error("fetch failed", exc_info=error)
+
+    async def _fly(self, flight: Flight) -> CacheEntry:
+        wanted = flight.wanted
+        self._numbers += 1
+        nonce = f"{os.getpid()}-{self._numbers}"
+        loop = asyncio.get_running_loop()
+        began = time.monotonic()
+        try:
+            self._cache.reserve(nonce, wanted.name, wanted.located.size_bytes or UNKNOWN_BYTES)
+
+            def grow(total: int) -> None:
+                """Reserve from the transfer's thread: only the loop changes the state."""
+                asyncio.run_coroutine_threadsafe(self._grow(nonce, wanted.name, total), loop).result()
+
+            flight.staging = self._cache.store.stage(nonce, grow)
+            entry = await loop.run_in_executor(self._threads, self._transfer_checked, flight, flight.staging)
+            # from here to the end nothing waits: published, leased and unreserved in one turn
+            now = self._clock()
+            self._cache.add(entry, wanted.located, now)
+            for holder, job_id in flight.waiting:
+                self._cache.acquire(entry.key, holder, now, job_id)
+        except OSError as error:
+            raise _disk_trouble(wanted.name, error) from None
+        finally:
+            self._cache.unreserve(nonce)
+            await asyncio.shield(loop.run_in_executor(None, self._cache.store.discard_staging, nonce))
+        spent = time.monotonic() - began
+        rate = human_bytes(entry.size_bytes / max(spent, 0.001))
+        log.info(
+            "fetched %s from %s: %d bytes in %.2f s (%s/s)",
+            wanted.name,
+            entry.origin,
+            entry.size_bytes,
+            spent,
+            rate,
+        )
+        return entry
+
+    async def _grow(self, nonce: str, name: str, total: int) -> None:
+        self._cache.reserve(nonce, name, total)
+
+    def _transfer_checked(self, flight: Flight, staging: Staging) -> CacheEntry:
+        """Fetch, check and commit; in a thread. Raises StatusError, OSError."""
+        wanted = flight.wanted
+        try:
+            for attempt in (1, 2):
+                wanted.source.transfer(wanted.located, staging)
+                digest = staging.finish()
+                wrong = _what_is_wrong(wanted.located, digest, staging)
+                if not wrong:
+                    break
+                log.warning("%s: attempt %d: %s: %s", wanted.name, attempt, shown(wanted.located.url), wrong)
+                if attempt == 2:  # noqa: PLR2004 - complete and twice
+                    raise _no_image(wanted, wrong)
+                staging.restart()
+        except SourceError as error:
+            raise _status_of(error, wanted) from None
+        finally:
+            staging.close()
+        header = sif.parse_header(staging.head, staging.size_bytes)
+        here = platform.machine()
+        if header.architecture not in {"", here}:
+            raise StatusError(
+                HookStatus.ARCHITECTURE_MISMATCH, f"the image is for {header.architecture}, this EP is {here}"
+            )
+
+        def describe(disk_bytes: int, inodes: int) -> CacheEntry:
+            return CacheEntry(
+                key=f"{digest}.sif",
+                name=wanted.name,
+                origin=shown(wanted.located.url),
+                size_bytes=staging.size_bytes,
+                disk_bytes=disk_bytes,
+                inodes=inodes,
+                created_at=self._clock(),
+                architecture=header.architecture,
+            )
+
+        return self._cache.store.commit(staging, describe)
+
+
+def _what_is_wrong(located: Located, digest: str, staging: Staging) -> str:
+    """Return why what came in is not the image, with numbers; empty if it is."""
+    if located.size_bytes is not None and located.size_bytes != staging.size_bytes:
+        return f"{staging.size_bytes} bytes came, {located.size_bytes} were promised"
+    if located.digest and located.digest != digest:
+        return f"sha256 {digest[:16]}... came, {located.digest[:16]}... was promised ({staging.size_bytes} bytes)"
+    try:
+        sif.parse_header(staging.head, staging.size_bytes)
+    except sif.SifError as error:
+        return str(error)
+    return ""
+
+
+def _no_image(wanted: Wanted, wrong: str) -> StatusError:
+    status = HookStatus.IMAGE_FILE_INVALID if wanted.own_url else HookStatus.IMAGE_CORRUPT
+    return StatusError(status, f"{shown(wanted.located.url)}: {wrong}, twice")
+
+
+def _status_of(error: SourceError, wanted: Wanted) -> StatusError:
+    answer = error.answer
+    if isinstance(answer, Denied):
+        status = HookStatus.IMAGE_ACCESS_DENIED if wanted.own_url else HookStatus.SOURCE_UNREACHABLE
+    elif isinstance(answer, Absent):
+        status = HookStatus.IMAGE_NOT_PUBLISHED if answer.authoritative else HookStatus.SOURCE_UNREACHABLE
+    else:
+        status = answer.status
+    return StatusError(status, answer.why)
+
+
+def _disk_trouble(name: str, error: OSError) -> StatusError:
+    status = HookStatus.DISK_FULL if error.errno in _FULL else HookStatus.CACHE_UNUSABLE
+    return StatusError(status, f"{name}: cache directory: {error.strerror or error}")

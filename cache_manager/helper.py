@@ -1,0 +1,106 @@
+"""A child that may hang: asked with a time limit, and left behind when it does not answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+
+class Hangs(Exception):  # noqa: N818 - a finding about the outside
+    """The child did not answer in time. It was killed, and may stay in D state."""
+
+
+class Helper:
+    """One long-lived child of `script`, which answers JSON lines. Safe to use from several threads."""
+
+    def __init__(self, script: Path) -> None:
+        self._argv = [sys.executable, "-IS", str(script)]
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._abandoned: subprocess.Popen[bytes] | None = None
+
+    def ask(self, request: dict[str, str], limit_s: float) -> dict[str, Any]:
+        """Return the child's answer. Raises Hangs after `limit_s`, or at once while an abandoned child still hangs."""
+        with self._lock:
+            if self._abandoned is not None:
+                if self._abandoned.poll() is None:
+                    raise Hangs
+                self._abandoned = None
+            line = (json.dumps(request) + "\n").encode()
+            for attempt in (1, 2):  # a child that died since it was last asked is replaced once
+                child = self._running()
+                try:
+                    reply = self._exchange(child, line, limit_s)
+                except OSError:
+                    reply = b""
+                if reply.endswith(b"\n"):
+                    answer: dict[str, Any] = json.loads(reply)
+                    return answer
+                self._drop(child)
+                if attempt == 2:  # noqa: PLR2004 - the second
+                    break
+            raise Hangs
+
+    def close(self) -> None:
+        """End the child."""
+        with self._lock:
+            if self._child is not None:
+                self._drop(self._child)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            self._child = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin"},
+                start_new_session=True,
+            )
+        return self._child
+
+    def _exchange(self, child: subprocess.Popen[bytes], line: bytes, limit_s: float) -> bytes:
+        if child.stdin is None or child.stdout is None:
+            return b""
+        child.stdin.write(line)
+        child.stdin.flush()
+        reply = b""
+        poll = select.poll()
+        poll.register(child.stdout, select.POLLIN)
+        while not reply.endswith(b"\n"):
+            if not poll.poll(limit_s * 1000):
+                self._abandon(child)
+                raise Hangs
+            part = os.read(child.stdout.fileno(), 1 << 20)
+            if not part:
+                break
+            reply += part
+        return reply
+
+    def _abandon(self, child: subprocess.Popen[bytes]) -> None:
+        """Kill without waiting: in D state it ends when its mount comes back."""
+        child.kill()
+        self._abandoned, self._child = child, None
+        _close_pipes(child)
+
+    def _drop(self, child: subprocess.Popen[bytes]) -> None:
+        child.kill()
+        _close_pipes(child)
+        child.wait(5)
+        self._child = None
+
+
+def _close_pipes(child: subprocess.Popen[bytes]) -> None:
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:  # unwritten bytes for a dead child
+                continue

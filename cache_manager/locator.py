@@ -1,0 +1,155 @@
+"""Asks sources where an image is, and keeps what they said.
+
+One question for all who want to know at once. What is wrong is kept too: jobs do not wait for the same thing twice,
+and a name that does not exist does not hammer its origin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from cache_manager.cache import Cache
+from cache_manager.helper import Helper
+from cache_manager.memory import Memory
+from cache_manager.outcome import Answer, Located, Unwell
+from cache_manager.policy import Candidate, SourceKind
+from cache_manager.settings import Settings
+from cache_manager.sources.base import Source
+from cache_manager.sources.cvmfs import CHILD, Cvmfs
+from cache_manager.sources.transport import Patience
+from cache_manager.sources.tree import Tree
+from cache_manager.sources.url import Url
+
+log = logging.getLogger(__name__)
+
+CVMFS_TTL_S: Final = 60.0
+"""How long CVMFS's answer for a name is trusted: asking again costs nothing."""
+
+FAILURE_TTL_S: Final = 60.0
+"""How long a failure is remembered: at most one request a minute for what is broken."""
+
+THREADS: Final = 8
+
+
+class Locator:
+    """Knows where images are. Lives on the manager's loop; the sources block in its threads."""
+
+    def __init__(self, cache: Cache, clock: Callable[[], float] = time.time) -> None:
+        self.unwell: dict[str, Unwell] = {}
+        """CVMFS repositories that do not answer, until `recheck` finds them well."""
+        self._answers: Memory[Candidate, Answer] = Memory()
+        self._asking: dict[Candidate, asyncio.Task[Answer]] = {}
+        self._helpers: dict[str, Helper] = {}
+        self._cache = cache
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(THREADS, "locate")
+        self._arch = platform.machine()
+
+    async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
+        """Return where a candidate has the image."""
+        if candidate.source is SourceKind.CVMFS and candidate.repository in self.unwell:
+            return self.unwell[candidate.repository]
+        known = self._answers.get(candidate, self._clock())
+        if known is not None:
+            return known
+        task = self._asking.get(candidate)
+        if task is None:
+            task = asyncio.create_task(self._ask(candidate, settings))
+            self._asking[candidate] = task
+            task.add_done_callback(lambda _: self._asking.pop(candidate, None))
+        return await asyncio.shield(task)
+
+    async def _ask(self, candidate: Candidate, settings: Settings) -> Answer:
+        source = self.source(candidate, settings)
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._threads, source.locate, candidate.image)
+        now = self._clock()
+        if isinstance(answer, Unwell) and candidate.source is SourceKind.CVMFS and answer.everything:
+            self.unwell[candidate.repository] = answer
+            log.warning("%s", answer.why)
+        elif isinstance(answer, Located):
+            self._answers.put(candidate, answer, now + self._trusted_s(candidate, settings))
+            self._remember(candidate, answer)
+        else:
+            self._answers.put(candidate, answer, now + FAILURE_TTL_S)
+            log.warning("%s: %s", candidate.image.short, answer.why)
+        return answer
+
+    def _trusted_s(self, candidate: Candidate, settings: Settings) -> float:
+        return CVMFS_TTL_S if candidate.source is SourceKind.CVMFS else settings.tag_ttl_s
+
+    def source(self, candidate: Candidate, settings: Settings) -> Source:
+        """Return the source that serves a candidate."""
+        patience = Patience(settings.min_rate_bytes, settings.stall_timeout_s)
+        if candidate.source is SourceKind.TREE:
+            return Tree(candidate.base, self._arch, patience)
+        if candidate.source is SourceKind.URL:
+            return Url(patience)
+        return self._repository(candidate.repository, settings)
+
+    def _repository(self, name: str, settings: Settings) -> Cvmfs:
+        helper = self._helpers.setdefault(name, Helper(CHILD))
+        return Cvmfs(name, settings.cvmfs_base, helper)
+
+    async def recheck(self, settings: Settings) -> None:
+        """Ask the repositories that did not answer again, so that no job has to wait for that."""
+        loop = asyncio.get_running_loop()
+        for name in list(self.unwell):
+            repository = self._repository(name, settings)
+            found = await loop.run_in_executor(self._threads, repository.check)
+            if found is None:
+                log.info("CVMFS repository %s: answers again", name)
+                del self.unwell[name]
+            else:
+                self.unwell[name] = found
+
+    def last_known(self, candidate: Candidate) -> Located | None:
+        """Return what the pointer of a candidate pointed to when it could last be read."""
+        record = self._cache.known(_pointer_id(candidate))
+        if not record:
+            return None
+        size = record.get("size_bytes")
+        return Located(
+            url=str(record.get("target", "")),
+            digest=str(record.get("digest", "")),
+            size_bytes=int(size) if isinstance(size, (int, float)) and size > 0 else None,
+        )
+
+    def _remember(self, candidate: Candidate, located: Located) -> None:
+        if candidate.source is not SourceKind.TREE:
+            return
+        if self.last_known(candidate) != replace(located, note=""):
+            self._cache.remember(
+                _pointer_id(candidate),
+                {
+                    "kind": "pointer",
+                    "url": f"{candidate.base} {candidate.image.published_name}",
+                    "target": located.url,
+                    "digest": located.digest,
+                    "size_bytes": located.size_bytes or 0,
+                },
+            )
+
+    def failures(self) -> list[str]:
+        """Return what is wrong now, as text: for `status`."""
+        known = self._answers.current(self._clock())
+        return [one.why for one in self.unwell.values()] + [
+            f"{candidate.image.short}: {answer.why}" for candidate, answer in known if not isinstance(answer, Located)
+        ]
+
+    def close(self) -> None:
+        """End the children; threads that wait for a network are left behind."""
+        for helper in self._helpers.values():
+            helper.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _pointer_id(candidate: Candidate) -> str:
+    return f"pointer {candidate.base} {candidate.image.published_name}"

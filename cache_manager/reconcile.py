@@ -1,0 +1,79 @@
+"""What lies on disk after a crash -> what to keep and what to remove. Pure; the store looks and applies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cache_manager.entry import CacheEntry
+from cache_manager.layout import is_key
+from cache_manager.lease import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEntry:
+    """A directory under `entries`: its record, if it can be read, and the image's size, -1 if there is none."""
+
+    name: str
+    entry: CacheEntry | None
+    image_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskState:
+    """Everything under the root, as found. `leases` are by file name, None for what is no lease."""
+
+    entries: tuple[FoundEntry, ...]
+    leases: Mapping[str, Lease | None]
+    staging: tuple[str, ...]
+    trash: tuple[str, ...]
+    objects: Mapping[str, dict[str, str | float] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What is kept, and which names go from which directory. Each step may be repeated."""
+
+    entries: tuple[CacheEntry, ...]
+    leases: tuple[Lease, ...]
+    objects: Mapping[str, dict[str, str | float]]
+    broken_entries: tuple[str, ...]
+    dead_leases: tuple[str, ...]
+    dead_objects: tuple[str, ...]
+    leftovers: tuple[str, ...]
+
+
+def plan(found: DiskState, alive: frozenset[str], boot_id: str) -> Repair:
+    """Decide. `alive` are the lease files whose holder still runs; a lease of another boot has no holder."""
+    whole = tuple(one.entry for one in found.entries if one.entry is not None and _is_whole(one))
+    keys = {entry.key for entry in whole}
+    leases = {
+        name: lease
+        for name, lease in found.leases.items()
+        if lease is not None and name in alive and lease.boot_id == boot_id and name == lease.holder.file_name
+    }
+    objects = {
+        name: record
+        for name, record in found.objects.items()
+        if record is not None and (f"{record.get('digest', '')}.sif" in keys or record.get("kind") == "pointer")
+    }
+    return Repair(
+        entries=whole,
+        leases=tuple(leases.values()),
+        objects=objects,
+        broken_entries=tuple(one.name for one in found.entries if one.name not in keys),
+        dead_leases=tuple(name for name in found.leases if name not in leases),
+        dead_objects=tuple(name for name in found.objects if name not in objects),
+        leftovers=found.staging,
+    )
+
+
+def _is_whole(found: FoundEntry) -> bool:
+    entry = found.entry
+    return (
+        entry is not None
+        and is_key(found.name)
+        and entry.key == found.name
+        and (entry.format != "sif" or found.image_bytes == entry.size_bytes)
+        and found.image_bytes >= 0
+    )

@@ -1,0 +1,222 @@
+"""The socket: frames in, frames out. Who asks is told by the kernel, not by the request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cache_manager import jobad, processes, protocol, updatead
+from cache_manager.broker import Broker, Caller, ProbeResult
+from cache_manager.policy import Verdict
+from cache_manager.processes import Peer
+from cache_manager.protocol import Header, ProtocolError
+from cache_manager.status import HookStatus, StatusError
+
+log = logging.getLogger(__name__)
+
+HEADER_S: Final = 5.0
+BODY_S: Final = 10.0
+PROBE_S: Final = 30.0
+CONNECTIONS_PER_UID: Final = 1024
+LEFT_DEFAULT_S: Final = 1200.0
+MARGIN_S: Final = 2.0
+"""The manager answers so long before the hook's own timer does."""
+
+GONE_S: Final = 0.5
+"""How often a waiting request looks whether its hook is still there."""
+
+Report = Callable[[Header, bytes], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    peer: Peer
+
+    async def read_frame(self, limit_s: float = HEADER_S) -> tuple[Header, bytes]:
+        """Return a frame. Raises ProtocolError, TimeoutError, EOFError."""
+        async with asyncio.timeout(limit_s):
+            try:
+                line = await self.reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError:
+                raise ProtocolError("the header is too long") from None
+            header = protocol.parse_header(line)
+        if header.length > protocol.MAX_BODY_BYTES:
+            raise ProtocolError(f"the request is too large ({header.length} bytes, at most {protocol.MAX_BODY_BYTES})")
+        async with asyncio.timeout(BODY_S):
+            return header, await self.reader.readexactly(header.length)
+
+    async def send(self, frame: bytes) -> None:
+        """Write a frame. Raises ConnectionError."""
+        self.writer.write(frame)
+        await self.writer.drain()
+
+
+class Server:
+    """Serves the hook (verb prepare) and the admin commands (all other verbs, answered in JSON)."""
+
+    def __init__(self, broker: Broker, reports: Mapping[str, Report], advertised: Callable[[], bytes]) -> None:
+        self.changes = 0
+        """Counts the changes that followers of `advertise` may want to hear of."""
+        self._broker = broker
+        self._reports = reports
+        self._advertised = advertised
+        self._connections: Counter[int] = Counter()
+        self._server: asyncio.Server | None = None
+        self._path = ""
+
+    async def start(self, path: str) -> None:
+        """Listen. Any user may connect: what one may get is decided for each request. Raises OSError."""
+        self._path = path
+        self._server = await asyncio.start_unix_server(
+            self._connected, sock=_listener(Path(path)), limit=protocol.MAX_HEADER_BYTES, backlog=512
+        )
+
+    async def stop(self) -> None:
+        """Take no more connections."""
+        if self._server is not None:
+            self._server.close()
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)  # noqa: PTH108 - asyncio is done with it
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer.of(writer.get_extra_info("socket"))
+        self._connections[peer.uid] += 1
+        try:
+            if self._connections[peer.uid] <= CONNECTIONS_PER_UID:
+                await self._serve(Line(reader, writer, peer))
+        except (ConnectionError, EOFError, TimeoutError):
+            log.debug("uid %d: the connection ended", peer.uid)
+        finally:
+            self._connections[peer.uid] -= 1
+            if not self._connections[peer.uid]:
+                del self._connections[peer.uid]
+            writer.close()
+
+    async def _serve(self, line: Line) -> None:
+        try:
+            header, body = await line.read_frame()
+        except ProtocolError as error:
+            block = updatead.status(HookStatus.HOOK_INTERNAL_ERROR, f"image cache request: {error}")
+            await line.send(protocol.frame(block))
+            return
+        verb = header.keys.get("verb", "prepare")
+        if verb == "prepare":
+            await self._prepare(line, header, body)
+        elif verb == "advertise":
+            await self._advertise(line, follow="follow" in header.keys)
+        elif verb in self._reports:
+            reply = await self._reports[verb](header, body)
+            await line.send(protocol.frame(json.dumps(reply).encode()))
+        else:
+            await line.send(protocol.frame(json.dumps({"error": f"unknown verb {verb!r}"}).encode()))
+
+    async def _prepare(self, line: Line, header: Header, body: bytes) -> None:
+        task = asyncio.ensure_future(self._answer(line, header, body))
+        try:
+            while not (await asyncio.wait({task}, timeout=GONE_S))[0]:
+                if line.reader.at_eof():
+                    raise ConnectionResetError  # the hook was killed: its interest ends
+            await line.send(protocol.frame(task.result()))
+        finally:
+            task.cancel()
+
+    async def _answer(self, line: Line, header: Header, body: bytes) -> bytes:
+        """Return the block that the hook prints. Never raises: a job must not be held for a fault of ours."""
+        try:
+            request = read_request(header, body)
+            holder = processes.holder_for(line.peer, int(header.number("starter", 0)))
+            deadline = asyncio.get_running_loop().time() + header.number("left", LEFT_DEFAULT_S) - MARGIN_S
+            verdict = await self._broker.answer(request, Caller(holder, _prober(line), deadline))
+            block = block_of(verdict)
+        except StatusError as error:
+            verdict = Verdict(error.status, error.message)
+            block = updatead.status(error.status, error.message)
+        except (ConnectionError, EOFError):
+            raise
+        except Exception as error:  # the one place: whatever it is, the job goes back to idle and not on hold
+            log.exception("request of uid %d", line.peer.uid)
+            verdict = Verdict(HookStatus.HOOK_INTERNAL_ERROR, f"cache manager: {type(error).__name__}: {error}")
+            block = updatead.status(verdict.status, verdict.message)
+        if verdict.status is not HookStatus.OK:
+            log.info("uid %d: %d %s: %s", line.peer.uid, verdict.status.code, verdict.status.name, verdict.message)
+        return block
+
+    async def _advertise(self, line: Line, *, follow: bool) -> None:
+        """Send the slot attributes; to a follower again whenever they change."""
+        last, seen = b"", -1
+        while True:
+            if seen != self.changes:
+                seen = self.changes
+                now = self._advertised()
+                if now != last:
+                    await line.send(protocol.frame(now))
+                    last = now
+            if not follow or line.reader.at_eof():
+                return
+            await asyncio.sleep(GONE_S)
+
+
+def read_request(header: Header, body: bytes) -> jobad.JobRequest:
+    """Return what the hook sent, its two ads told apart. Raises StatusError."""
+    length = int(header.number("job", len(body)))
+    try:
+        job, machine = body[:length].decode(), body[length:].decode()
+    except UnicodeDecodeError as error:
+        message = f"job ad: no text: byte {error.start + 1} of {len(body)} is no UTF-8"
+        raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, message) from None
+    return jobad.read_request(job, machine, header.keys.get("scratch", ""))
+
+
+def block_of(verdict: Verdict) -> bytes:
+    """Return the lines that the hook prints for a verdict."""
+    if verdict.image is None:
+        return updatead.status(verdict.status, verdict.message)
+    return updatead.runs_image(verdict.image.path, sandbox=verdict.image.sandbox, message=verdict.message)
+
+
+def _prober(line: Line) -> Callable[[str], Awaitable[ProbeResult]]:
+    async def probe(path: str) -> ProbeResult:
+        await line.send(protocol.frame(path.encode(errors="surrogateescape"), ask="probe"))
+        try:
+            header, head = await line.read_frame(PROBE_S)
+        except ProtocolError as error:
+            raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"image cache hook: {error}") from None
+        kind, why = header.keys.get("kind", "unwell"), header.keys.get("error", "")
+        return ProbeResult(kind, int(header.number("size", 0)), head, why)
+
+    return probe
+
+
+def _listener(path: Path) -> socket.socket:
+    """Return a socket that any user can connect to."""
+    path.unlink(missing_ok=True)
+    with _in_directory(path.parent):
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(path.name)
+    path.chmod(0o666)
+    return listener
+
+
+@contextmanager
+def _in_directory(directory: Path) -> Iterator[None]:
+    """Stand in a directory for a moment: a socket's path may be longer than the kernel's 108 bytes."""
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(directory)
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)

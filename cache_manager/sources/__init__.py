@@ -1,0 +1,1 @@
+"""Where images come from. A source answers `locate` with a value and brings an image in through a sink."""

@@ -1,0 +1,175 @@
+"""Reading http(s) and file URLs, with every failure as one of the answers of a source."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from cache_manager import __version__
+from cache_manager.outcome import Absent, Denied, Unwell
+from cache_manager.sources.base import Sink, SourceError
+from cache_manager.status import HookStatus
+from cache_manager.text import human_bytes, printable
+
+SMALL_BYTES: Final = 64 * 1024
+"""More is no latest.txt and no manifest."""
+
+CONNECT_S: Final = 10.0
+START_UP_S: Final = 30.0
+_CHUNK: Final = 256 * 1024
+_OK: Final = 200
+_DENIED: Final = frozenset({401, 403})
+_GONE: Final = frozenset({404, 410})
+_THROTTLED: Final = 429
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a transfer may take: size / `min_rate_bytes` plus start-up; `stall_s` without a byte ends it."""
+
+    min_rate_bytes: int
+    stall_s: float
+
+    def budget_s(self, size_bytes: int | None) -> float:
+        """Return the time for a transfer; the size of an unknown one is taken as it comes in."""
+        return START_UP_S + (size_bytes or 0) / max(1, self.min_rate_bytes)
+
+
+def shown(url: str) -> str:
+    """Return a URL for messages, logs and records: without user, password, query (which may be signed), fragment."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return printable(urlunsplit((parts.scheme, host, parts.path, "", "")), 300)
+
+
+def read_small(url: str, patience: Patience) -> bytes:
+    """Return the body of a small object. Raises SourceError."""
+    parts: list[bytes] = []
+    with _opened(url, patience) as (_, chunks):
+        for chunk in chunks:
+            parts.append(chunk)
+            if sum(map(len, parts)) > SMALL_BYTES:
+                raise SourceError(
+                    Unwell(
+                        HookStatus.SOURCE_UNREACHABLE,
+                        f"{shown(url)}: larger than {SMALL_BYTES} bytes, so no index",
+                    )
+                )
+    return b"".join(parts)
+
+
+def transfer(url: str, sink: Sink, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
+    """Write an object to the sink. Raises SourceError, and the sink's StatusError."""
+    began = clock()
+    with _opened(url, patience) as (headers, chunks):
+        length = headers.get("Content-Length", "")
+        size = int(length) if length.isdigit() else None
+        sink.expect(size)
+        for chunk in chunks:
+            sink.write(chunk)
+            spent = clock() - began
+            if spent > patience.budget_s(size or sink.size_bytes):
+                rate = f"{human_bytes(sink.size_bytes / spent)}/s"
+                raise SourceError(
+                    Unwell(
+                        HookStatus.SOURCE_TOO_SLOW,
+                        f"{shown(url)}: too slow ({human_bytes(sink.size_bytes)} in {spent:.0f} s, {rate})",
+                    )
+                )
+        if size is not None and sink.size_bytes != size:
+            raise SourceError(
+                Unwell(
+                    HookStatus.SOURCE_UNREACHABLE,
+                    f"{shown(url)}: ended early ({sink.size_bytes} of {size} bytes)",
+                )
+            )
+
+
+def validators(url: str, patience: Patience) -> tuple[str, int | None]:
+    """Return what tells one version of an object from the next (empty if nothing does) and its size.
+
+    Raises SourceError.
+    """
+    with _opened(url, patience, "HEAD") as (headers, _):
+        length = headers.get("Content-Length", "")
+        etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+        version = etag or (f"{modified} {length}" if modified else "")
+        return version, int(length) if length.isdigit() else None
+
+
+@contextmanager
+def _opened(url: str, patience: Patience, method: str = "GET") -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
+    if url.startswith("file:"):
+        with _opened_file(url) as opened:
+            yield opened
+        return
+    try:
+        with requests.request(
+            method,
+            url,
+            allow_redirects=True,
+            stream=True,
+            timeout=(CONNECT_S, patience.stall_s),
+            headers={"Accept-Encoding": "identity", "User-Agent": f"htcondor-image-cache/{__version__}"},
+        ) as response:
+            _refuse_status(url, response)
+            yield response.headers, response.iter_content(_CHUNK)
+    except (requests.RequestException, HTTPError) as error:
+        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{shown(url)}: {cause(error)}")) from None
+
+
+def _refuse_status(url: str, response: requests.Response) -> None:
+    code = response.status_code
+    if code == _OK:
+        return
+    what = f"{shown(url)}: HTTP {code} {printable(response.reason or '', 40)}".rstrip()
+    if code in _GONE:
+        raise SourceError(Absent(what))
+    if code in _DENIED:
+        raise SourceError(Denied(what))
+    if code == _THROTTLED:
+        wait = printable(response.headers.get("Retry-After", ""), 40)
+        raise SourceError(Unwell(HookStatus.SOURCE_THROTTLED, f"{what} (Retry-After: {wait or 'not said'})"))
+    raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, what))
+
+
+@contextmanager
+def _opened_file(url: str) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
+    path = unquote(urlsplit(url).path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SourceError(Absent(f"{path}: no such file")) from None
+    except OSError as error:
+        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{path}: {error.strerror}")) from None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{path}: no regular file"))
+        yield {"Content-Length": str(found.st_size)}, iter(lambda: file.read(_CHUNK), b"")
+
+
+def cause(error: BaseException) -> str:
+    """Return what the operating system or the peer said, out of the layers that HTTP libraries put around it."""
+    seen: set[int] = set()
+    stack: list[object] = [error]
+    while stack:
+        one = stack.pop(0)
+        if id(one) in seen or not isinstance(one, BaseException):
+            continue
+        seen.add(id(one))
+        if isinstance(one, OSError) and one.strerror and not isinstance(one, requests.RequestException):
+            return one.strerror
+        stack += [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    return printable(str(error), 200)

@@ -1,0 +1,92 @@
+"""A publication tree of SIFs: <base>/<arch>/<name>/latest.txt names the current version, a manifest its digest.
+
+Works with trees that have no manifests (the v2 layout of today), by size and SIF header alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from cache_manager.layout import LATEST, is_version_file, manifest_file, tree_url
+from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
+from cache_manager.reference import ImageReference
+from cache_manager.sources import transport
+from cache_manager.sources.base import Sink, SourceError
+from cache_manager.sources.transport import Patience, shown
+from cache_manager.status import HookStatus
+from cache_manager.text import printable
+
+_SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One publication tree, as seen from an EP of architecture `arch` (`uname -m`)."""
+
+    base: str
+    arch: str
+    patience: Patience
+
+    def pointer_url(self, image: ImageReference) -> str:
+        """Return the URL of the image's latest.txt."""
+        return tree_url(self.base, self.arch, image.published_name, LATEST)
+
+    def locate(self, image: ImageReference) -> Answer:
+        """Read the pointer, and the manifest of what it points to.
+
+        A missing pointer is no proof that the image is not published: this tree may not be the authority for it.
+        """
+        url = self.pointer_url(image)
+        try:
+            body = transport.read_small(url, self.patience)
+        except SourceError as error:
+            if isinstance(error.answer, Denied):  # S3 and the like say 403 for what is not there
+                return Absent(error.answer.why)
+            return error.answer
+        version = body.decode("utf-8", "replace").strip()
+        if not is_version_file(version):
+            what = f"{shown(url)}: names no version: {printable(version, 60)!r} ({len(body)} bytes)"
+            return Unwell(HookStatus.SOURCE_UNREACHABLE, what)
+        return self._described(image, version)
+
+    def _described(self, image: ImageReference, version: str) -> Answer:
+        object_url = tree_url(self.base, self.arch, image.published_name, version)
+        url = tree_url(self.base, self.arch, image.published_name, manifest_file(version))
+        try:
+            manifest = json.loads(transport.read_small(url, self.patience))
+        except SourceError as error:
+            if isinstance(error.answer, Unwell):
+                return error.answer
+            return Located(url=object_url)
+        except ValueError as error:
+            return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: no JSON ({printable(str(error), 80)})")
+        if not isinstance(manifest, dict):
+            return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: no manifest")
+        return _promised(image, object_url, url, manifest)
+
+    def transfer(self, located: Located, sink: Sink) -> None:
+        """Fetch the SIF. Raises SourceError."""
+        try:
+            transport.transfer(located.url, sink, self.patience)
+        except SourceError as error:
+            if isinstance(error.answer, (Absent, Denied)):  # latest.txt names it
+                raise SourceError(
+                    Unwell(HookStatus.SOURCE_UNREACHABLE, f"{error.answer.why}, although latest.txt names it")
+                ) from None
+            raise
+
+
+def _promised(image: ImageReference, object_url: str, url: str, manifest: dict[str, Any]) -> Answer:
+    """Return what the manifest promises, if its values can be meant."""
+    name, digest, size = manifest.get("name"), manifest.get("sha256"), manifest.get("size")
+    if name is not None and name != image.published_name:
+        # `/` and `:` become `__` in a tree, which is not reversible: two names may meet in one directory
+        what = f"{shown(url)}: belongs to another image ({printable(str(name), 80)!r})"
+        return Unwell(HookStatus.IMAGE_CORRUPT, what)
+    found = _SHA256.fullmatch(digest) if isinstance(digest, str) else None
+    if found is None or not isinstance(size, int) or size <= 0:
+        return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: sha256 or size is missing or wrong")
+    return Located(url=object_url, digest=found.group(1), size_bytes=size)

@@ -1,0 +1,41 @@
+"""A SIF at an http(s) URL that the job names itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cache_manager.outcome import Absent, Answer, Located, Unwell
+from cache_manager.reference import ImageReference
+from cache_manager.sources import transport
+from cache_manager.sources.base import Sink, SourceError
+from cache_manager.sources.transport import Patience
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """The job's own URL. It is the authority for what it names: a 404 from its server is "does not exist"."""
+
+    patience: Patience
+
+    def locate(self, image: ImageReference) -> Answer:
+        """Return the URL and the version of what it names now.
+
+        A server that does not answer HEAD (signed URLs are for one method) gives no version: what was fetched is
+        then trusted for a time.
+        """
+        try:
+            version, size = transport.validators(image.text, self.patience)
+        except SourceError as error:
+            if isinstance(error.answer, Unwell):
+                return error.answer
+            return Located(url=image.text)
+        return Located(url=image.text, version=version, size_bytes=size)
+
+    def transfer(self, located: Located, sink: Sink) -> None:
+        """Fetch the SIF. Raises SourceError."""
+        try:
+            transport.transfer(located.url, sink, self.patience)
+        except SourceError as error:
+            if isinstance(error.answer, Absent):
+                raise SourceError(Absent(error.answer.why, authoritative=True)) from None
+            raise

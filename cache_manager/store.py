@@ -1,0 +1,294 @@
+"""The disk protocol of the cache root. Files are the truth; whoever calls this keeps an index of them.
+
+Commit: the image and its record are written under `staging`, synced, and renamed into `entries`; the parent is synced.
+Evict: renamed into `trash`, then removed. Every step may be repeated. Nothing here knows the policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from cache_manager import disk
+from cache_manager.entry import CacheEntry
+from cache_manager.layout import CacheLayout
+from cache_manager.lease import Lease
+from cache_manager.reconcile import DiskState, FoundEntry, Repair
+from cache_manager.sif import HEADER_BYTES
+from cache_manager.status import HookStatus, StatusError
+
+RECORD: Final = "entry.json"
+IMAGE: Final = "image"
+_RECORD_BYTES: Final = 1 << 20
+
+
+class Staging:
+    """An image that is being brought in: a sink that counts, computes the digest and keeps to its reservation.
+
+    `grow` is called with the total that is about to be needed before it is written; it raises StatusError when there
+    is no room. Used by one thread.
+    """
+
+    def __init__(self, directory: Path, grow: Callable[[int], None]) -> None:
+        self.directory = directory
+        self.size_bytes = 0
+        self.head = b""
+        self._grow = grow
+        self._granted = 0
+        self._digest = hashlib.sha256()
+        self._descriptor = -1
+
+    def expect(self, size_bytes: int | None) -> None:
+        """Say how large the image will be, if that is known, before its first byte: room is reserved."""
+        if size_bytes is not None:
+            self._reserve(size_bytes)
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self.size_bytes + len(data) > self._granted:
+            self._reserve(max(self.size_bytes + len(data), 2 * self._granted))
+        if self._descriptor < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self.directory / IMAGE, flags, 0o444)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        if len(self.head) < HEADER_BYTES:
+            self.head += data[: HEADER_BYTES - len(self.head)]
+
+    def restart(self) -> None:
+        """Forget what was written: the next attempt begins from nothing."""
+        self.close()
+        (self.directory / IMAGE).unlink(missing_ok=True)
+        self.size_bytes, self.head, self._digest = 0, b"", hashlib.sha256()
+
+    def finish(self) -> str:
+        """Sync the image and return its digest."""
+        if self._descriptor >= 0:
+            os.fsync(self._descriptor)
+        self.close()
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _reserve(self, total: int) -> None:
+        self._grow(total)
+        self._granted = total
+
+
+class Store:
+    """The files under one cache root. Everything may raise OSError; `prepare` says what is wrong with the root."""
+
+    def __init__(self, layout: CacheLayout) -> None:
+        self.layout = layout
+        self.root = Path(layout.root)
+
+    def prepare(self) -> None:
+        """Make the directories. Raises StatusError (CACHE_UNUSABLE) for a root that others could write to."""
+        try:
+            self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._refuse_foreign(self.root)
+            for directory in self.layout.directories:
+                Path(directory).mkdir(mode=0o755, exist_ok=True)
+                self._refuse_foreign(Path(directory))
+            probe = self._staging_dir("probe")
+            probe.mkdir(exist_ok=True)
+            probe.rmdir()
+        except OSError as error:
+            raise _unusable(self.root, error.strerror or str(error)) from None
+
+    def _refuse_foreign(self, directory: Path) -> None:
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise _unusable(directory, "is no directory")
+        if found.st_uid != os.geteuid():
+            raise _unusable(directory, f"belongs to another user (uid {found.st_uid}, manager {os.geteuid()})")
+        if found.st_mode & 0o022:
+            raise _unusable(directory, f"is writable by others (mode {stat.S_IMODE(found.st_mode):04o})")
+
+    def scan(self) -> DiskState:
+        """Return everything that lies under the root."""
+        layout = self.layout
+        return DiskState(
+            entries=tuple(self._found_entry(Path(layout.entries) / name) for name in _names(layout.entries)),
+            leases={name: _read_lease(Path(layout.leases) / name) for name in _names(layout.leases)},
+            staging=_names(layout.staging),
+            trash=_names(layout.trash),
+            objects={name: _read_object(Path(layout.objects) / name) for name in _names(layout.objects)},
+        )
+
+    def _found_entry(self, directory: Path) -> FoundEntry:
+        try:
+            record = directory / RECORD
+            entry = CacheEntry.from_json(_read(record), record.stat().st_mtime)
+            image = (directory / IMAGE).lstat()
+        except (OSError, ValueError):
+            return FoundEntry(directory.name, None, -1)
+        return FoundEntry(directory.name, entry, image.st_size)
+
+    def repair(self, repair: Repair) -> None:
+        """Apply what reconcile planned, and empty the trash."""
+        for name in repair.broken_entries:
+            self.discard(Path(self.layout.entries) / name)
+        for name in repair.dead_leases:
+            (Path(self.layout.leases) / name).unlink(missing_ok=True)
+        for name in repair.dead_objects:
+            (Path(self.layout.objects) / name).unlink(missing_ok=True)
+        for name in repair.leftovers:
+            self.discard(self._staging_dir(name))
+        for name in _names(self.layout.trash):
+            _remove(Path(self.layout.trash) / name)
+
+    def stage(self, nonce: str, grow: Callable[[int], None]) -> Staging:
+        """Open a place for an image that comes in."""
+        directory = self._staging_dir(nonce)
+        directory.mkdir(mode=0o755)
+        return Staging(directory, grow)
+
+    def commit(self, staging: Staging, describe: Callable[[int, int], CacheEntry]) -> CacheEntry:
+        """Publish a finished image; `describe` makes its record from the bytes and inodes that it takes.
+
+        An entry of the same key that is there already is the same image: the new one is dropped.
+        """
+        directory = staging.directory
+        size, inodes = disk.measure(str(directory))
+        entry = describe(size + 4096, inodes + 1)
+        record = directory / RECORD
+        with record.open("x", encoding="utf-8") as file:
+            file.write(entry.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        record.chmod(0o644)
+        _sync(directory)
+        target = Path(self.layout.entries) / entry.key
+        if target.exists():
+            self.discard(directory)
+        else:
+            directory.rename(target)
+            _sync(target.parent)
+        return entry
+
+    def discard_staging(self, nonce: str) -> None:
+        """Give up what was being brought in; nothing happens if it is not there."""
+        self.discard(self._staging_dir(nonce))
+
+    def evict(self, key: str) -> Path | None:
+        """Take an entry out of sight and return its place in the trash, to be removed by `remove`."""
+        return self._to_trash(Path(self.layout.entries) / key)
+
+    def remove(self, trashed: Path) -> None:
+        """Remove what `evict` returned; may take long."""
+        _remove(trashed)
+
+    def discard(self, path: Path) -> None:
+        """Take something out of sight and remove it."""
+        trashed = self._to_trash(path)
+        if trashed:
+            _remove(trashed)
+
+    def _to_trash(self, path: Path) -> Path | None:
+        target = Path(self.layout.trash) / f"{path.name}-{os.urandom(4).hex()}"
+        try:
+            path.rename(target)
+        except FileNotFoundError:
+            return None
+        return target
+
+    def image_bytes(self, key: str) -> int:
+        """Return the size of an entry's image, -1 if there is none."""
+        try:
+            return os.lstat(self.layout.image(key)).st_size
+        except OSError:
+            return -1
+
+    def touch(self, key: str, now: float) -> None:
+        """Remember the last use of an entry."""
+        os.utime(self.layout.entries / key / RECORD, (now, now))
+
+    def write_lease(self, lease: Lease) -> None:
+        """Write a lease file. No sync: power loss ends the holders too."""
+        self._replace(Path(self.layout.leases) / lease.holder.file_name, lease.to_json())
+
+    def remove_lease(self, file_name: str) -> None:
+        """Remove a lease file."""
+        (Path(self.layout.leases) / file_name).unlink(missing_ok=True)
+
+    def write_object(self, name: str, record: dict[str, str | float]) -> None:
+        """Write what is known of a URL; losing it costs a request, no more."""
+        self._replace(Path(self.layout.objects) / name, json.dumps(record, sort_keys=True) + "\n")
+
+    def room(self) -> disk.Room:
+        """Return what is free on the root's file system."""
+        return disk.room(str(self.root))
+
+    def _staging_dir(self, nonce: str) -> Path:
+        return Path(self.layout.staging) / nonce
+
+    def _replace(self, path: Path, text: str) -> None:
+        beside = Path(self.layout.staging) / f"{path.name}.{os.urandom(4).hex()}"
+        beside.write_text(text, encoding="utf-8")
+        beside.rename(path)
+
+
+def _unusable(path: Path, why: str) -> StatusError:
+    return StatusError(HookStatus.CACHE_UNUSABLE, f"cache directory {path}: {why}")
+
+
+def _names(directory: PurePosixPath) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(path.name for path in Path(directory).iterdir()))
+    except FileNotFoundError:
+        return ()
+
+
+def _read(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.read(_RECORD_BYTES)
+
+
+def _read_lease(path: Path) -> Lease | None:
+    try:
+        return Lease.from_json(_read(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_object(path: Path) -> dict[str, str | float] | None:
+    try:
+        record = json.loads(_read(path))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("url"), str) else None
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a tree, also one with directories that forbid it to their owner."""
+    if path.is_dir() and not path.is_symlink():
+        for top, directories, _ in os.walk(path):
+            for name in directories:
+                inside = Path(top) / name
+                if not inside.is_symlink():
+                    inside.chmod(0o700)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,34 @@
+"""Text for people: on one line, of bounded length, with numbers as people read them."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def printable(text: str, limit: int = 120) -> str:
+    """Return `text` on one line, control characters replaced, the middle of long ones left out."""
+    clean = _CONTROL.sub("?", text)
+    if len(clean) <= limit:
+        return clean
+    return f"{clean[: limit * 2 // 3]}...{clean[-limit // 4 :]}"
+
+
+def shorten(text: str, limit_bytes: int) -> str:
+    """Return `text` in at most `limit_bytes` of UTF-8: the middle goes, its beginning and end stay."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= limit_bytes:
+        return raw.decode()
+    half = (limit_bytes - 5) // 2
+    return raw[:half].decode(errors="ignore") + " ... " + raw[-half:].decode(errors="ignore")
+
+
+def human_bytes(size: float) -> str:
+    """Return a size as people read it: `3.1 MB`."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:  # noqa: PLR2004 - decimal units
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
