@@ -7,8 +7,10 @@ an admin's typing error.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 from cache_manager.settings import knob_names
@@ -41,6 +43,9 @@ class ConfigurationError(Exception):
 
 def read_knobs() -> dict[str, str]:
     """Return our knobs and the few of HTCondor's that matter, macros expanded. Raises ConfigurationError."""
+    named = os.environ.get("CONDOR_CONFIG", "")
+    if named and named != "ONLY_ENV" and not Path(named).exists():  # htcondor2 would go on with all defaults
+        raise ConfigurationError(f"HTCondor configuration: CONDOR_CONFIG names {named}, which does not exist")
     try:
         child = subprocess.run(
             [sys.executable, "-I", "-c", _CHILD],

@@ -77,11 +77,15 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A candidate that did not serve. `existing` if it showed that the image exists."""
+    """A candidate that did not serve.
+
+    `existing` if it showed that the image exists; `not_here` if it said no more than that it does not have it.
+    """
 
     status: HookStatus
     why: str
     existing: bool = False
+    not_here: bool = False
 
 
 def failure_of(answer: Absent | Denied | Unwell, elsewhere: HookStatus) -> Failed:
@@ -90,4 +94,6 @@ def failure_of(answer: Absent | Denied | Unwell, elsewhere: HookStatus) -> Faile
         return Failed(HookStatus.IMAGE_ACCESS_DENIED, answer.why, existing=True)
     if isinstance(answer, Unwell):
         return Failed(answer.status, answer.why)
-    return Failed(HookStatus.IMAGE_NOT_PUBLISHED if answer.authoritative else elsewhere, answer.why)
+    if answer.authoritative:
+        return Failed(HookStatus.IMAGE_NOT_PUBLISHED, answer.why)
+    return Failed(elsewhere, answer.why, not_here=True)

@@ -178,12 +178,14 @@ def verdict(
         return Verdict(HookStatus.OK, text if wanted else "", last)
     if not failures:
         return Verdict(HookStatus.HOOK_INTERNAL_ERROR, f"{image.short}: nobody was asked (0 candidates)")
-    statuses = {failure.status for failure in failures}
+    # "does not have it" from a place that need not have it says less than any other failure
+    telling = [failure for failure in failures if not failure.not_here] or failures
+    statuses = {failure.status for failure in telling}
     if any(failure.existing for failure in failures):
         # it exists somewhere, whatever an authority says: another EP may get it from there
         statuses.discard(HookStatus.IMAGE_NOT_PUBLISHED)
     status = min(statuses, key=PRECEDENCE.index)
-    main = next(failure for failure in failures if failure.status is status)
+    main = next(failure for failure in telling if failure.status is status)
     others = [failure.why for failure in failures if failure is not main]
     also = f" [also tried: {'; '.join(others)}]" if others else ""
     advice = f" -- {status.remedy}" if status.holds and status.remedy else ""

@@ -135,8 +135,11 @@ class Server:
 
     async def _answer(self, line: Line, header: Header, body: bytes) -> bytes:
         """Return the block that the hook prints. Never raises: a job must not be held for a fault of ours."""
+        began = asyncio.get_running_loop().time()
+        job_id = ""
         try:
             request = read_request(header, body)
+            job_id = request.job_id
             holder = processes.holder_for(line.peer, int(header.number("starter", 0)))
             deadline = asyncio.get_running_loop().time() + header.number("left", LEFT_DEFAULT_S) - MARGIN_S
             verdict = await self._broker.answer(request, Caller(holder, _prober(line), deadline))
@@ -150,8 +153,16 @@ class Server:
             log.exception("request of uid %d", line.peer.uid)
             verdict = Verdict(HookStatus.HOOK_INTERNAL_ERROR, f"cache manager: {type(error).__name__}: {error}")
             block = updatead.status(verdict.status, verdict.message)
-        if verdict.status is not HookStatus.OK:
-            log.info("uid %d: %d %s: %s", line.peer.uid, verdict.status.code, verdict.status.name, verdict.message)
+        log.info(
+            "answer %s uid %d %s: %d %s in %.3f s: %s",
+            job_id or "?",
+            line.peer.uid,
+            header.keys.get("slot", "-"),
+            verdict.status.code,
+            verdict.status.name,
+            asyncio.get_running_loop().time() - began,
+            verdict.message or "untouched",
+        )
         return block
 
     async def _advertise(self, line: Line, *, follow: bool) -> None:

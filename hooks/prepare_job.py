@@ -108,6 +108,8 @@ def keep_time(ends: float) -> None:
     for name in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT):
         _signal.signal(name, ended)
     _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+    # HTCondor starts its hooks with nearly every signal blocked, SIGALRM too: the timer would never end anything
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def answer(options: dict[str, str], job: bytes, ends: float) -> bytes:

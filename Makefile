@@ -1,0 +1,22 @@
+# Two commands do it all on a fresh Debian 12 machine, as root: `make demo` and `make test`.
+
+.PHONY: help demo test lint unit pool bench docs clean
+
+help:
+	@echo "make demo   real jobs on a real HTCondor, and a table of what became of them"
+	@echo "make test   installs what the tests need, and runs them all"
+	@echo "make bench  how fast: the hook, the manager"
+	@echo "make lint | unit | pool   parts of make test"
+	@echo "make docs   writes the generated parts of README.md and condor_config.d"
+
+demo:
+	@tests/run demo
+
+test:
+	@tests/run test
+
+lint unit pool bench docs:
+	@tests/run $@
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Tests mirror the modules; pool/ runs them on a real HTCondor."""

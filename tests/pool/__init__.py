@@ -1,0 +1,1 @@
+"""The disposable HTCondor pool that the tests and the demo run on."""
