@@ -1,1 +1,1 @@
-"""Tests mirror the modules; pool/ runs them on a real HTCondor."""
+"""Tests. They mirror the modules; contract/ runs the hook as a process, pool/ a real HTCondor."""

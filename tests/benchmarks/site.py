@@ -69,7 +69,7 @@ def job_ad(attributes: int = 150) -> bytes:
         "JobUniverse = 5",
         'Owner = "joe"',
         f'SingularityImage = "/cvmfs/{REPOSITORY}/{NAME}"',
-        'Requirements = (TARGET.Arch == "X86_64") && (TARGET.OpSys == "LINUX") && (TARGET.Disk >= RequestDisk)',
+        'Requirements = (TARGET.Arch == "X86_64") && (TARGET.OpSys == "LINUX") && (TARGET.Memory >= 1)',
         "RequestDisk = DiskUsage",
         "RequestMemory = ifthenelse(MemoryUsage =!= undefined,MemoryUsage,(ImageSize + 1023) / 1024)",
     ]
@@ -82,9 +82,7 @@ def _publish(directory: Path) -> None:
     directory.mkdir(parents=True)
     arch = {"x86_64": b"02", "aarch64": b"04"}[os.uname().machine]
     body = os.urandom(1 << 20)
-    header = struct.pack(
-        "<32s10s3s3s16s8q", b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC", b"01", arch, b"", 0, 0, 1, 1, 128, 0, 128,
-        len(body),
-    )  # fmt: skip
+    numbers = (0, 0, 1, 1, 128, 0, 128, len(body))
+    header = struct.pack("<32s10s3s3s16s8q", b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC", b"01", arch, b"", *numbers)
     (directory / "20260101T000000Z.sif").write_bytes(header + body)
     (directory / "latest.txt").write_text("20260101T000000Z.sif\n")

@@ -1,1 +1,1 @@
-"""The disposable HTCondor pool that the tests and the demo run on."""
+"""A real HTCondor pool, and what runs on it."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.pool.jobs import Event, Hold, Job, Status, describe_jobs, wait_for
+from tests.pool.jobs import Event, Hold, HookRun, Job, Status, describe_jobs, wait_for
 from tests.pool.processes import descendants, end, kill, make_directory, poll, run_as, start_as
 
-__all__ = ["Event", "Hold", "Job", "Pool", "Status", "poll", "run_as", "wait_for"]
+__all__ = ["Event", "Hold", "HookRun", "Job", "Pool", "Status", "poll", "run_as", "wait_for"]
 
 OUT = Path("/out")
 """Where the logs of failed pools go, if enter.sh was given a place for them."""

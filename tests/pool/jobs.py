@@ -20,8 +20,9 @@ FINAL: frozenset[Status] = frozenset({"completed", "held", "removed"})
 _HEADER = re.compile(r"^(\d{3}) \(\d+\.\d+\.\d+\) ")
 _CODES = re.compile(r"^\s*Code (\d+) Subcode (-?\d+)", re.MULTILINE)
 _RETURN_VALUE = re.compile(r"Normal termination \(return value (\d+)\)")
-_HOOK_SAYS = re.compile(
-    r"(?:PREPARE_JOB\w* \([^)]*\)) (?:succeeded|failed) \((?:reported|exited with|died with)[^)]*\): ?(.*)"
+_HOOK_RUN = re.compile(
+    r"PREPARE_JOB\w* \([^)]*\) (?:succeeded|failed) "
+    r"\((?:reported status|exited with status|died with (?P<signal>signal)) (?P<number>\d+)\): ?(?P<message>.*)"
 )
 _STATUS_AFTER: dict[int, Status] = {
     0: "idle",
@@ -35,7 +36,7 @@ _STATUS_AFTER: dict[int, Status] = {
     24: "idle",
     40: "starting",
 }
-_DEFAULTS = {"should_transfer_files": "yes", "when_to_transfer_output": "on_exit", "transfer_output_files": '""'}
+_DEFAULTS = {"should_transfer_files": "yes", "when_to_transfer_output": "on_exit"}
 _PRINT_IMAGE = {"executable": "/bin/cat", "arguments": "/IMAGE_ID", "transfer_executable": "false"}
 
 
@@ -52,6 +53,13 @@ class Hold(NamedTuple):
     code: int
     subcode: int
     reason: str
+
+
+class HookRun(NamedTuple):
+    """How one run of the prepare hook ended: its status, or minus the signal that ended it, and what it said."""
+
+    status: int
+    message: str
 
 
 class Tool(Protocol):
@@ -133,10 +141,17 @@ class Job:
         reason = lines[0].strip() if lines else ""
         return Hold(int(codes.group(1)), int(codes.group(2)), reason) if codes else Hold(0, 0, reason)
 
+    def hook_runs(self) -> list[HookRun]:
+        """Return the hook's runs that HTCondor told of in events 021, in order; a silent success is not among them.
+
+        A failure is here about 10 s before the job is held or idle again: so long its slot waits for the starter.
+        """
+        found = [_HOOK_RUN.search(text) for number, text in self.events() if number == 21]
+        return [_hook_run(match) for match in found if match]
+
     def messages(self) -> list[str]:
-        """Return what the prepare hook said in each of its runs, from the job's events 021."""
-        found = [_HOOK_SAYS.search(text) for number, text in self.events() if number == 21]
-        return [match.group(1).strip() for match in found if match]
+        """Return what the prepare hook said in each of `hook_runs`."""
+        return [run.message for run in self.hook_runs()]
 
     def message(self) -> str:
         """Return what the prepare hook said last; empty if it said nothing."""
@@ -163,6 +178,12 @@ class Job:
         """Return its state and its last event, for error messages."""
         events = self.events()
         return f"job {self.id} is {self.status}; last event: {events[-1].text if events else 'none'}"
+
+
+def _hook_run(match: re.Match[str]) -> HookRun:
+    number = int(match["number"])
+    said = match["message"].strip()
+    return HookRun(-number if match["signal"] else number, "" if said == "<no message>" else said)
 
 
 def wait_for(jobs: Sequence[Job], states: Status | Iterable[Status] = "completed", timeout: float = 60) -> list[Status]:

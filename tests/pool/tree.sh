@@ -9,6 +9,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 checkout=$(cd "$here/../.." && pwd)
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 base=${IMAGE_CACHE_TREE_DIR:-/var/cache/htcondor-image-cache}
 packages=(
     # what a Debian system has anyway
@@ -30,12 +31,15 @@ phase() { # name: says how long the phase before took
 }
 
 require() {
-    local missing=''
-    [ "$(id -u)" = 0 ] || missing+=' root (it unpacks packages with their owners and makes namespaces);'
-    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || missing+=' apt-get and dpkg-deb of Debian;'
-    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=' the package debian-archive-keyring;'
-    [ -z "$missing" ] && return
-    say "cannot make the test pool's tree; missing:${missing%;}"
+    local missing=()
+    [ "$(id -u)" = 0 ] || missing+=('root (packages are unpacked with their modes, and namespaces made)')
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || missing+=("Debian's apt-get and dpkg-deb")
+    [ -e "$keyring" ] || missing+=("Debian's signing keys ($keyring, package debian-archive-keyring)")
+    unshare --mount --pid --fork true 2>/dev/null || missing+=('mount and pid namespaces (CAP_SYS_ADMIN)')
+    unshare --user true 2>/dev/null || missing+=('user namespaces (Apptainer runs containers with them)')
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    say "cannot make the test pool's tree; missing here:"
+    printf '  %s\n' "${missing[@]}" >&2
     exit 3
 }
 
@@ -43,8 +47,7 @@ require() {
 key() {
     {
         cat "$here/tree.sh" "$here/images.sh"
-        sed -n '/^dependencies *=/,/^\]/p; /^\[project.optional-dependencies\]/,/^\[project.scripts\]/p' \
-            "$checkout/pyproject.toml"
+        sed -n '/^dependencies *=/,/^\]/p; /^\[project\.optional-dependencies\]/,/^\[/p' "$checkout/pyproject.toml"
     } | sha256sum | cut -c1-12
 }
 
@@ -55,25 +58,29 @@ mirror() {
     [ "$found" ] || # apt has fetched no lists yet, so it does not know the origins
         found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/*$' || true)
     [ "$found" ] || {
-        say "apt's configuration names no Debian mirror"
+        say "cannot make the test pool's tree; missing here: a Debian mirror in apt's configuration"
         exit 3
     }
     echo "${found%%$'\n'*}"
 }
 
 download() {
-    local apt=$work/apt
+    local apt=$work/apt from
+    from=$(mirror)
     mkdir -p "$apt"/{lists/partial,cache/archives/partial,etc/apt.conf.d,etc/preferences.d}
     : >"$apt/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) sid main" >"$apt/etc/sources.list"
+    echo "deb [signed-by=$keyring] $from sid main" >"$apt/etc/sources.list"
     apt_get() {
         apt-get -qq -y -o Dir::State="$apt" -o Dir::State::lists="$apt/lists" -o Dir::State::status="$apt/status" \
             -o Dir::Cache="$apt/cache" -o Dir::Etc="$apt/etc" -o Dir::Etc::sourcelist="$apt/etc/sources.list" \
             -o Dir::Etc::sourceparts=/dev/null -o Acquire::Languages=none -o APT::Install-Recommends=false \
-            -o APT::Sandbox::User=root -o APT::Get::AllowUnauthenticated=false "$@" >/dev/null
+            -o APT::Sandbox::User=root -o APT::Get::AllowUnauthenticated=false \
+            -o APT::Update::Error-Mode=any "$@" >/dev/null
     }
-    apt_get update
-    apt_get install --download-only "${packages[@]}"
+    apt_get update && apt_get install --download-only "${packages[@]}" || {
+        say "cannot get the packages from $from"
+        exit 1
+    }
     mv "$apt/cache/archives" "$work/archives"
 }
 
@@ -138,14 +145,17 @@ make_venv() {
     "$here/enter.sh" --online --keep /opt/venv "$tree" "$checkout" /usr/bin/python3 -c '
 import pathlib, subprocess, sys, sysconfig, tomllib, venv
 project = tomllib.loads(pathlib.Path("/src/pyproject.toml").read_text())["project"]
-wanted = project.get("dependencies", []) + project.get("optional-dependencies", {}).get("test", [])
+wanted = project["dependencies"] + project["optional-dependencies"]["test"]
 venv.create("/opt/venv", with_pip=False, symlinks=True)
 pip = [sys.executable, "-m", "pip", "--python", "/opt/venv/bin/python3", "install", "-qq", "--no-cache-dir",
        "--disable-pip-version-check", "--root-user-action=ignore"]
-subprocess.run([*pip, *wanted], check=True, stdout=sys.stderr)
-site = pathlib.Path(f"/opt/venv/lib/python3.{sys.version_info.minor}/site-packages")
-(site / "checkout.pth").write_text("/src\n")
-'
+done = subprocess.run([*pip, *wanted], stdout=sys.stderr)
+pathlib.Path(sysconfig.get_path("purelib", "venv", {"base": "/opt/venv"}), "checkout.pth").write_text("/src\n")
+sys.exit(done.returncode)
+' || {
+        say "cannot install the project's dependencies from the package index that pip is configured for"
+        exit 1
+    }
 }
 
 make_images() {
@@ -162,21 +172,29 @@ build() {
     trap 'exit 143' TERM HUP
     say "building $base/$name"
     mkdir -p "$tree"
-    phase 'download packages' && download
-    phase 'unpack packages' && unpack && configure
-    phase 'compile Python' && compile_python
-    phase 'install dependencies' && make_venv
-    phase 'make images' && make_images
+    phase 'download packages'
+    download
+    phase 'unpack packages'
+    unpack
+    configure
+    phase 'compile Python'
+    compile_python
+    phase 'install dependencies'
+    make_venv
+    phase 'make images'
+    make_images
     phase ''
     mv "$tree" "$base/$name"
 }
 
 require
 name=sid-$(key)
+find "$base" -maxdepth 1 -name 'sid-*' ! -name "$name" -mtime +7 -exec rm -rf {} + 2>/dev/null || true # of old recipes
 if [ ! -d "$base/$name" ]; then
     mkdir -p "$base"
     exec 9>"$base/lock"
     flock 9
     [ -d "$base/$name" ] || build
 fi
+touch "$base/$name"
 echo "$base/$name"

@@ -1,0 +1,44 @@
+"""The generated parts of the documentation: `python -m tests.docs --write` writes them, a test compares them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+from cache_manager import settings, status
+from cache_manager.condorconfig import Installation, render
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+README: Final = ROOT / "README.md"
+DROP_IN: Final = ROOT / "condor_config.d" / "50-image-cache.conf"
+PILOT: Final = ROOT / "condor_config.d" / "50-image-cache-pilot.conf"
+
+CANONICAL: Final = Installation(
+    command="/opt/htcondor-image-cache/bin/condor_image_cache",
+    hook="/opt/htcondor-image-cache/lib/python3.11/site-packages/hooks/prepare-job",
+    python="/usr/bin/python3",
+    binds=("/cvmfs",),
+    reserved_mb=20000,
+    lacks_probe_sif=True,
+)
+"""The committed example; `condor_image_cache config` prints the one for an installation."""
+
+
+def expected() -> dict[Path, str]:
+    """Return what each generated file has to hold."""
+    readme = README.read_text(encoding="utf-8")
+    for name, table in (("status", status.table_markdown()), ("knobs", settings.table_markdown())):
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        readme = pattern.sub(lambda found, table=table: f"{found[1]}{table}{found[2]}", readme)  # type: ignore[misc]
+    pilot = Installation(CANONICAL.command, CANONICAL.hook, CANONICAL.python, user="", binds=("/cvmfs",))
+    return {README: readme, DROP_IN: render(CANONICAL), PILOT: render(pilot)}
+
+
+if __name__ == "__main__":
+    for path, text in expected().items():
+        if "--write" in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != text:
+            sys.exit(f"{path.name} is not what `make docs` writes")

@@ -1,0 +1,169 @@
+"""Who may import whom, as data. The table is architecture's section of README's developers, held against the code."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+CONTRACT: Final = {"text", "status", "reference", "layout", "protocol", "sif", "updatead", "outcome"}
+CORE: Final = {"jobad", "policy", "entry", "lease", "eviction", "reconcile", "settings", "memory", "condorconfig"}
+SOURCES: Final = {
+    "sources",
+    "sources.base",
+    "sources.transport",
+    "sources.tree",
+    "sources.url",
+    "sources.cvmfs",
+    "sources.cvmfs_child",
+}
+EDGES: Final = {"store", "runtime", "disk", "processes", "helper", "configuration", "client"}
+MANAGER: Final = {"cache", "fetcher", "locator", "broker", "advertise", "server", "manager"}
+TOOLS: Final = {
+    "__main__",
+    "commands",
+    "commands.common",
+    "commands.serve",
+    "commands.config",
+    "commands.status",
+    "commands.list",
+    "commands.explain",
+    "commands.advertise",
+}
+
+LAYERS: Final = (CONTRACT, CORE, SOURCES | EDGES, MANAGER, TOOLS)
+"""From the ground up: a module imports from its own layer and from those before it."""
+
+PURE: Final = CONTRACT | CORE
+FORBIDDEN_IN_PURE: Final = {
+    "os",
+    "subprocess",
+    "socket",
+    "time",
+    "requests",
+    "random",
+    "logging",
+    "pathlib.Path",
+    "asyncio",
+}
+
+THIRD_PARTY: Final = {
+    "classad2": {"jobad"},
+    "requests": {"sources.transport"},
+    "urllib3": {"sources.transport"},
+    "filelock": {"manager"},
+    "rich": {"commands.common"},
+    "htcondor2": set(),
+}
+"""Where each may be imported; htcondor2 only in the configuration's child, which is a text."""
+
+STARTS_PROCESSES: Final = {"helper", "configuration", "commands.config"}
+
+HOOK_IMPORTS: Final = {"prepare_job": {"_signal", "_socket", "posix", "select", "sys", "time", "degraded"}}
+HOOK_AFTER_FAILURE: Final = {"degraded": {"posix", "select", "time"}}
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Return the modules of a package by their dotted name in it."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT / package).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        if name:
+            found[name] = path
+    return found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full names that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(name: str) -> int:
+    """Return a module's layer, 0 being the ground."""
+    return next(number for number, layer in enumerate(LAYERS) if name in layer)
+
+
+def own(imported: str, known: dict[str, Path]) -> str:
+    """Return the module of cache_manager that an import names; empty for anything else."""
+    if not imported.startswith("cache_manager."):
+        return ""
+    name = imported.removeprefix("cache_manager.")
+    return name if name in known else name.rpartition(".")[0]
+
+
+MODULES: Final = modules("cache_manager")
+
+
+def test_every_module_has_its_place_in_the_house() -> None:
+    """A new module is put into a layer by whoever makes it."""
+    assert set(MODULES) == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_imports_only_from_its_layer_and_from_those_below(name: str) -> None:
+    """Arrows run downwards."""
+    for imported in imports(MODULES[name]):
+        target = own(imported, MODULES)
+        if target:
+            assert layer_of(target) <= layer_of(name), f"{name} imports {target}"
+        assert not imported.startswith(("hooks", "sync", "tests")), f"{name} imports {imported}"
+
+
+def test_no_two_modules_import_each_other_in_a_circle() -> None:
+    """Take away what imports nothing of the rest, until nothing is left."""
+    left = {name: {own(one, MODULES) for one in imports(path)} - {"", name} for name, path in MODULES.items()}
+    while left:
+        free = [name for name, targets in left.items() if not targets & set(left)]
+        assert free, f"a circle among {sorted(left)}"
+        for name in free:
+            del left[name]
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_the_core_opens_no_file_reads_no_clock_and_starts_nothing(name: str) -> None:
+    """What decides takes values and returns values."""
+    for imported in imports(MODULES[name]):
+        words = {imported, imported.partition(".")[0]}
+        assert not words & FORBIDDEN_IN_PURE, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_third_party_packages_live_only_where_the_table_says(name: str) -> None:
+    """An outside thing has one place that knows it."""
+    for imported in imports(MODULES[name]):
+        package = imported.partition(".")[0]
+        if package not in sys.stdlib_module_names and package != "cache_manager":
+            assert name in THIRD_PARTY[package], f"{name} imports {imported}"
+        if package == "subprocess":
+            assert name in STARTS_PROCESSES, f"{name} starts processes"
+
+
+@pytest.mark.parametrize(("name", "allowed"), [*HOOK_IMPORTS.items(), *HOOK_AFTER_FAILURE.items()])
+def test_the_hook_imports_nothing_that_costs_time(name: str, allowed: set[str]) -> None:
+    """C modules only, and `degraded` after a failure."""
+    path = modules("hooks")[name]
+    found = {imported.rpartition(".")[0] or imported for imported in imports(path)}
+    assert found <= allowed
+
+
+def test_the_cvmfs_child_imports_nothing_of_ours() -> None:
+    """It is run by its path, without the packages."""
+    found = {imported.partition(".")[0] for imported in imports(MODULES["sources.cvmfs_child"])}
+    assert found <= set(sys.stdlib_module_names)
+
+
+def test_packaging_is_no_package() -> None:
+    """An __init__.py there would shadow PyPA's packaging, and break pip and pytest."""
+    assert not (ROOT / "packaging" / "__init__.py").exists()

@@ -1,0 +1,38 @@
+"""What is written down is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cache_manager.__main__ import COMMANDS
+from cache_manager.status import HookStatus
+from tests import docs
+
+
+@pytest.mark.parametrize("path", list(docs.expected()), ids=lambda path: path.name)
+def test_generated_documents_are_up_to_date(path: Path) -> None:
+    """`make docs` writes them."""
+    assert path.read_text(encoding="utf-8") == docs.expected()[path]
+
+
+def test_the_readme_has_every_status_and_every_command() -> None:
+    """The markers are there, so the tables are."""
+    readme = docs.README.read_text(encoding="utf-8")
+    assert all(f"| {status.code} | {status.name} |" in readme for status in HookStatus)
+    assert all(f"`{command}`" in readme or f"condor_image_cache {command}" in readme for command in COMMANDS)
+
+
+def test_the_hooks_codes_are_those_of_the_table() -> None:
+    """The hook imports nothing of ours: its codes are literals."""
+    literals = {}
+    for name in ("prepare_job.py", "degraded.py"):
+        text = (docs.ROOT / "hooks" / name).read_text(encoding="utf-8")
+        literals |= dict(re.findall(r"^([A-Z_]+) = (\d{3})$", text, re.MULTILINE))
+    assert {name: int(code) for name, code in literals.items()} == {
+        "INTERNAL_ERROR": HookStatus.HOOK_INTERNAL_ERROR.code,
+        "DEADLINE_EXCEEDED": HookStatus.DEADLINE_EXCEEDED.code,
+        "MANAGER_DOWN": HookStatus.CACHE_MANAGER_DOWN.code,
+    }
