@@ -148,9 +148,10 @@ def _published(image: ImageReference, site: Site, skipped: list[str]) -> list[Ca
         skipped.append("IMAGE_CACHE_SIF_SOURCES is empty: no published SIFs")
     else:
         sifs = [Candidate(SourceKind.TREE, image, base=base) for base in settings.sif_sources]
-    sif_first = settings.prefer == "sif" or (
-        settings.prefer == "auto" and bool(sifs) and set(repositories) <= site.unwell
-    )
+    sif_first = settings.prefer == "sif"
+    if settings.prefer == "auto" and sifs and set(repositories) <= site.unwell:
+        skipped.append(f"CVMFS {' '.join(repositories)} does not answer now: published SIFs come first")
+        sif_first = True
     return [*sifs, *sandboxes] if sif_first else [*sandboxes, *sifs]
 
 

@@ -218,6 +218,13 @@ class Settings:
         return images[-1][1]
 
 
+def socket_path(knobs: Mapping[str, str]) -> str:
+    """Return where the manager listens, also when other knobs are wrong: admins want to ask it then too."""
+    knob = next(one for one in fields(Settings) if one.name == "socket")
+    text = knobs.get("IMAGE_CACHE_SOCKET", "").strip() or _default_text(knob.metadata["default"], knobs)
+    return text.rstrip("/")
+
+
 def knob_names() -> tuple[str, ...]:
     """Return the full names of all knobs."""
     return tuple(PREFIX + one.metadata["knob"] for one in fields(Settings))

@@ -13,6 +13,7 @@ from typing import Final
 HEADER_BYTES: Final = 128
 _HEADER = struct.Struct("<32s10s3s3s16s8q")
 _MAGIC: Final = b"SIF_MAGIC\x00"
+_MAGIC_AT: Final = 32
 _ARCHITECTURES: Final = {
     b"01": "i686",
     b"02": "x86_64",
@@ -45,11 +46,11 @@ def parse_header(head: bytes, size_bytes: int) -> SifHeader:
     """Read the first bytes of a file of `size_bytes`. Raises SifError if it is no SIF, or not whole."""
     if size_bytes == 0:
         raise SifError("empty (0 bytes)")
-    if len(head) < HEADER_BYTES:
-        raise SifError(f"no SIF: shorter than its header ({size_bytes} bytes, header {HEADER_BYTES})")
-    _, magic, _, arch, _, _, _, _, total, table_at, table_bytes, data_at, data_bytes = _HEADER.unpack_from(head)
-    if magic != _MAGIC:
+    if head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
         raise SifError(f"no SIF: {_what_it_is(head)} ({size_bytes} bytes)")
+    if len(head) < HEADER_BYTES:
+        raise SifError(f"truncated SIF: shorter than its header ({size_bytes} of {HEADER_BYTES} bytes)")
+    _, _, _, arch, _, _, _, _, total, table_at, table_bytes, data_at, data_bytes = _HEADER.unpack_from(head)
     if min(total, table_at, table_bytes, data_at, data_bytes) < 0:
         raise SifError(f"damaged SIF header ({size_bytes} bytes)")
     end = max(data_at + data_bytes, table_at + table_bytes)

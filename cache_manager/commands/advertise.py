@@ -8,8 +8,7 @@ import time
 from typing import Final
 
 from cache_manager import advertise, client
-from cache_manager.commands.common import CommandError, settings_and_knobs
-from cache_manager.settings import Settings
+from cache_manager.commands.common import CommandError, socket
 
 HELP: Final = (
     "Print the slot attributes for a startd cron job. A manager that does not answer is advertised as not healthy."
@@ -28,28 +27,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the attributes."""
     try:
-        settings, _ = settings_and_knobs()
+        path = socket()
     except CommandError as error:
         _print(advertise.down(f"{error}"))
         return 1
     if not arguments.follow:
         try:
-            _print(client.ask(settings.socket, "advertise"))
+            _print(client.ask(path, "advertise"))
         except client.ManagerDown as error:
             _print(advertise.down(f"the cache manager does not answer: {error}"))
         return 0
-    return _follow(settings)
+    return _follow(path)
 
 
-def _follow(settings: Settings) -> int:
+def _follow(path: str) -> int:
     """Print for ever; the startd ends this with itself, which closes standard output."""
     said_down = False
     while True:
         try:
-            for block in client.follow(settings.socket, "advertise", follow=1):
+            for block in client.follow(path, "advertise", follow=1):
                 _print(block)
                 said_down = False
-            reason = f"{settings.socket}: the manager ended"
+            reason = f"{path}: the manager ended"
         except client.ManagerDown as error:
             reason = str(error)
         except BrokenPipeError:

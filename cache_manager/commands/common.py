@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cache_manager.configuration import ConfigurationError, read_knobs
-from cache_manager.settings import Settings, SettingsError
+from cache_manager.settings import Settings, SettingsError, socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,14 @@ def settings_and_knobs() -> tuple[Settings, dict[str, str]]:
         knobs = read_knobs()
         return Settings.from_knobs(knobs), knobs
     except (ConfigurationError, SettingsError) as error:
+        raise CommandError(str(error)) from None
+
+
+def socket() -> str:
+    """Return the manager's socket; knobs that are wrong do not matter for that. Raises CommandError."""
+    try:
+        return socket_path(read_knobs())
+    except ConfigurationError as error:
         raise CommandError(str(error)) from None
 
 

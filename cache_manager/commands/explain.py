@@ -19,6 +19,7 @@ from cache_manager.commands.common import (
     print_json,
     print_table,
     settings_and_knobs,
+    socket,
 )
 from cache_manager.layout import CacheLayout
 from cache_manager.protocol import Header
@@ -45,16 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         job = _read(arguments.file)
         machine = _read(arguments.machine_ad) if arguments.machine_ad else b""
-        settings, _ = settings_and_knobs()
+        path = socket()
     except (CommandError, OSError) as error:
         return complain(error)
     job = job if job.endswith(b"\n") or not job else job + b"\n"
     try:
-        found = json.loads(client.ask(settings.socket, "explain", job + machine, job=len(job)))
+        found = json.loads(client.ask(path, "explain", job + machine, job=len(job)))
         found["by"] = "the running manager"
-    except client.ManagerDown as error:
-        found = asyncio.run(_by_itself(settings, job, machine))
-        found["by"] = f"this command (no manager: {error})"
+    except client.ManagerDown as down:
+        try:
+            found = asyncio.run(_by_itself(settings_and_knobs()[0], job, machine))
+        except CommandError as error:
+            return complain(error)
+        found["by"] = f"this command (no manager: {down})"
     if arguments.json:
         print_json(found)
     else:

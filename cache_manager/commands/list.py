@@ -14,7 +14,7 @@ from cache_manager.commands.common import (
     complain,
     print_json,
     print_table,
-    settings_and_knobs,
+    socket,
 )
 from cache_manager.text import human_bytes
 
@@ -32,8 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the entries."""
     try:
-        settings, _ = settings_and_knobs()
-        state = json.loads(client.ask(settings.socket, "list"))
+        state = json.loads(client.ask(socket(), "list"))
     except (CommandError, client.ManagerDown) as error:
         return complain(error)
     if arguments.json:

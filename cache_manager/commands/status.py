@@ -14,7 +14,7 @@ from cache_manager.commands.common import (
     complain,
     print_json,
     print_table,
-    settings_and_knobs,
+    socket,
 )
 from cache_manager.text import human_bytes
 
@@ -30,8 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the state of the manager."""
     try:
-        settings, _ = settings_and_knobs()
-        state = json.loads(client.ask(settings.socket, "status"))
+        state = json.loads(client.ask(socket(), "status"))
     except (CommandError, client.ManagerDown) as error:
         return complain(error)
     if arguments.json:

@@ -83,6 +83,7 @@ def _publish(directory: Path) -> None:
     arch = {"x86_64": b"02", "aarch64": b"04"}[os.uname().machine]
     body = os.urandom(1 << 20)
     numbers = (0, 0, 1, 1, 128, 0, 128, len(body))
-    header = struct.pack("<32s10s3s3s16s8q", b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC", b"01", arch, b"", *numbers)
+    launcher = b"#!/usr/bin/env run-singularity\n"
+    header = struct.pack("<32s10s3s3s16s8q", launcher, b"SIF_MAGIC", b"01", arch, b"", *numbers)
     (directory / "20260101T000000Z.sif").write_bytes(header + body)
     (directory / "latest.txt").write_text("20260101T000000Z.sif\n")

@@ -28,6 +28,8 @@ EXITED: Final = re.compile(r"(\d\d:\d\d:\d\d\.\d+) HookClient \S+ \(pid \d+\) ex
 JOB_ID: Final = re.compile(r"universe job with ID: (\d+\.\d+)")
 LONG_DIGEST: Final = re.compile(r"([0-9a-f]{6})[0-9a-f]{20,}")
 ANSWER: Final = re.compile(r"answer (?P<job>\S+) .*?: (?P<status>\d+) \S+ in (?P<seconds>[\d.]+) s")
+MOUNTED_KNOBS: Final = {"IMAGE_CACHE_DEFAULT_IMAGE": "htc/almalinux:9", "IMAGE_CACHE_BINDS": "/cvmfs"}
+BARE_KNOBS: Final = {"IMAGE_CACHE_CVMFS_BASE": "/nowhere/cvmfs"}
 PICTURE: Final = Path("/out/demo.svg")
 WIDTH: Final = 150
 
@@ -253,9 +255,8 @@ def run() -> int:
     with ExitStack() as stack:
         world = stack.enter_context(World(directory))
         publish(world)
-        binds = {"IMAGE_CACHE_DEFAULT_IMAGE": "htc/almalinux:9", "IMAGE_CACHE_BINDS": "/cvmfs"}
-        mounted = world.pool("ep-with-cvmfs", binds)
-        bare = world.pool("ep-without-cvmfs", {"IMAGE_CACHE_CVMFS_BASE": "/nowhere/cvmfs"})
+        mounted = world.pool("ep-with-cvmfs", MOUNTED_KNOBS)
+        bare = world.pool("ep-without-cvmfs", BARE_KNOBS)
         with ThreadPoolExecutor() as threads:
             for pool in threads.map(stack.enter_context, (mounted, bare)):
                 console.print(f"{pool.name}: HTCondor runs, with the cache manager under condor_master")

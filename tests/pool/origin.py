@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -167,10 +167,9 @@ class Origin:
 
     def _answered_generation(self) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        with suppress(OSError, http.client.HTTPException):
+        with closing(connection), suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/.generation")
             return connection.getresponse().read().decode()
-        connection.close()
         return ""
 
 
@@ -257,4 +256,4 @@ class SifTree:
 def _manifest(name: str, sif: Path, version: str) -> dict[str, str | int]:
     with sif.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"reference": name, "sha256": digest, "size": sif.stat().st_size, "created": version}
+    return {"name": name, "sha256": digest, "size": sif.stat().st_size, "created": version}

@@ -193,7 +193,7 @@ find "$base" -maxdepth 1 -name 'sid-*' ! -name "$name" -mtime +7 -exec rm -rf {}
 if [ ! -d "$base/$name" ]; then
     mkdir -p "$base"
     exec 9>"$base/lock"
-    flock 9
+    flock -n 9 || { say "waiting for another builder" && flock 9; }
     [ -d "$base/$name" ] || build
 fi
 touch "$base/$name"
