@@ -69,8 +69,7 @@ class Cache:
         self._removals: set[asyncio.Future[None]] = set()
 
     def load(self) -> None:
-        """Read the root and mend what a crash left. Raises StatusError (CACHE_UNUSABLE)."""
-        self.store.prepare()
+        """Read the root, which is prepared and locked, and mend what a crash left. Raises OSError."""
         found = self.store.scan()
         alive = frozenset(
             name for name, lease in found.leases.items() if lease is not None and processes.is_alive(lease.holder)
@@ -123,8 +122,16 @@ class Cache:
     def acquire(self, key: str, holder: Holder | None, now: float, job_id: str = "") -> Path:
         """Lease an entry to a holder and return the path of its image. The lease file exists when this returns.
 
-        Without a holder (nobody who could be watched) the use is remembered and nothing is held.
+        Without a holder (nobody who could be watched) the use is remembered and nothing is held. Raises StatusError
+        (CACHE_UNUSABLE) when the root cannot be written.
         """
+        try:
+            self._lease(key, holder, now, job_id)
+        except OSError as error:
+            raise StatusError(HookStatus.CACHE_UNUSABLE, f"{self.store.root}: {error.strerror}") from None
+        return Path(self.store.layout.image(key))
+
+    def _lease(self, key: str, holder: Holder | None, now: float, job_id: str) -> None:
         entry = self.entries[key]
         if now - entry.last_used_at >= TOUCH_S:
             self.entries[key] = replace(entry, last_used_at=now)
@@ -137,7 +144,6 @@ class Cache:
                 self.store.write_lease(lease)
                 self._watch(lease)
                 self._changed()
-        return Path(self.store.layout.image(key))
 
     def release(self, holder: Holder) -> None:
         """End a holder's lease."""

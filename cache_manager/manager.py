@@ -52,6 +52,7 @@ class Manager:
         self.broker = Broker(self.cache, lambda: self.settings)
         reports = {"status": self._status, "list": self._list, "explain": self._explain}
         self.server = Server(self.broker, reports, lambda: updatead.render(self._attributes()))
+        self._lock = FileLock(str(layout.lock), mode=0o644)
         self._ending = asyncio.Event()
 
     @property
@@ -71,7 +72,6 @@ class Manager:
         """Serve until a signal. Raises ManagerError when it cannot begin."""
         os.umask(0o022)
         self._load()
-        lock = self._locked()
         try:
             await self.server.start(self.settings.socket)
         except OSError as error:
@@ -93,26 +93,26 @@ class Manager:
         for task in tasks:
             task.cancel()
         self.locator.close()
-        lock.release()
+        self._lock.release()
 
-    def _locked(self) -> FileLock:
-        lock = FileLock(str(self.cache.store.layout.lock), mode=0o644)
+    def _load(self) -> None:
+        """Lock the root and read it; one that cannot be used is reported, and tried again.
+
+        Raises ManagerError when another manager has it: what lies there is not ours to mend.
+        """
         try:
-            lock.acquire(timeout=0)
+            self.cache.store.prepare()
+            self._lock.acquire(timeout=0)
+            self.cache.load()
+            self._root_trouble = ""
         except Timeout:
             raise ManagerError(f"cache {self.settings.root}: another manager has it") from None
         except OSError as error:
-            raise ManagerError(f"cache {self.settings.root}: {error.strerror}") from None
-        return lock
-
-    def _load(self) -> None:
-        """Read the root; one that cannot be used is reported, and tried again."""
-        try:
-            self.cache.load()
-            self._root_trouble = ""
+            self._root_trouble = f"cache directory {self.settings.root}: {error.strerror or error}"
         except StatusError as error:
-            log.error("%s", error.message)  # noqa: TRY400 - no traceback: the message says it all
             self._root_trouble = error.message
+        if self._root_trouble:
+            log.error("%s", self._root_trouble)
         self.cache.trouble = self._root_trouble
 
     async def _every(self, period_s: float, do: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -134,12 +134,17 @@ def _refuse_status(url: str, response: requests.Response) -> None:
     what = f"{shown(url)}: HTTP {code} {printable(response.reason or '', 40)}".rstrip()
     if code in _GONE:
         raise SourceError(Absent(what))
-    if code in _DENIED:
+    if code in _DENIED and not _through_proxy(response):
         raise SourceError(Denied(what))
     if code == _THROTTLED:
         wait = printable(response.headers.get("Retry-After", ""), 40)
         raise SourceError(Unwell(HookStatus.SOURCE_THROTTLED, f"{what} (Retry-After: {wait or 'not said'})"))
     raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, what))
+
+
+def _through_proxy(response: requests.Response) -> bool:
+    """Whether a proxy may have answered in the server's place: its refusal says nothing about the image."""
+    return any(name in response.headers for name in ("Via", "X-Squid-Error", "Proxy-Status", "Proxy-Authenticate"))
 
 
 @contextmanager
