@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
+from urllib.parse import urlsplit
 
 from cache_manager.cache import Cache
 from cache_manager.helper import Helper
@@ -45,6 +46,7 @@ class Locator:
         self.unwell: dict[str, Unwell] = {}
         """CVMFS repositories that do not answer, until `recheck` finds them well."""
         self._answers: Memory[Candidate, Answer] = Memory()
+        self._down: Memory[str, Unwell] = Memory()
         self._asking: dict[Candidate, asyncio.Task[Answer]] = {}
         self._helpers: dict[str, Helper] = {}
         self._cache = cache
@@ -56,6 +58,9 @@ class Locator:
         """Return where a candidate has the image."""
         if candidate.source is SourceKind.CVMFS and candidate.repository in self.unwell:
             return self.unwell[candidate.repository]
+        down = self._down.get(_host(candidate), self._clock())
+        if down is not None:
+            return down
         known = self._answers.get(candidate, self._clock())
         if known is not None:
             return known
@@ -71,9 +76,12 @@ class Locator:
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._threads, source.locate, candidate.image)
         now = self._clock()
-        if isinstance(answer, Unwell) and candidate.source is SourceKind.CVMFS and answer.everything:
-            self.unwell[candidate.repository] = answer
+        if isinstance(answer, Unwell) and answer.everything:
             log.warning("%s", answer.why)
+            if candidate.source is SourceKind.CVMFS:
+                self.unwell[candidate.repository] = answer
+            else:
+                self._down.put(_host(candidate), answer, now + FAILURE_TTL_S)
         elif isinstance(answer, Located):
             self._answers.put(candidate, answer, now + self._trusted_s(candidate, settings))
             self._remember(candidate, answer)
@@ -140,15 +148,29 @@ class Locator:
     def failures(self) -> list[str]:
         """Return what is wrong now, as text: for `status`."""
         known = self._answers.current(self._clock())
-        return [one.why for one in self.unwell.values()] + [
-            f"{candidate.image.short}: {answer.why}" for candidate, answer in known if not isinstance(answer, Located)
-        ]
+        down = [one.why for _, one in self._down.current(self._clock())]
+        return (
+            [one.why for one in self.unwell.values()]
+            + down
+            + [
+                f"{candidate.image.short}: {answer.why}"
+                for candidate, answer in known
+                if not isinstance(answer, Located)
+            ]
+        )
 
     def close(self) -> None:
         """End the children; threads that wait for a network are left behind."""
         for helper in self._helpers.values():
             helper.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _host(candidate: Candidate) -> str:
+    """Return the server that a candidate is fetched from; empty if it is none."""
+    if candidate.source is SourceKind.TREE:
+        return urlsplit(candidate.base).netloc
+    return urlsplit(candidate.image.text).netloc if candidate.source is SourceKind.URL else ""
 
 
 def _pointer_id(candidate: Candidate) -> str:

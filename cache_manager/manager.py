@@ -18,18 +18,24 @@ from cache_manager import __version__, advertise, configuration, runtime, update
 from cache_manager.broker import Broker
 from cache_manager.cache import POLL_S, Cache
 from cache_manager.configuration import ConfigurationError
+from cache_manager.health import Failure, Health
+from cache_manager.jobad import JobRequest
 from cache_manager.layout import CacheLayout
 from cache_manager.locator import Locator
-from cache_manager.protocol import Header
-from cache_manager.server import Server, block_of, read_request
+from cache_manager.policy import Verdict
+from cache_manager.reports import Condition, Reports
+from cache_manager.server import Server
 from cache_manager.settings import Settings, SettingsError
-from cache_manager.status import StatusError
+from cache_manager.status import HookStatus, StatusError
 from cache_manager.store import Store
 
 log = logging.getLogger(__name__)
 
 TIDY_S: Final = 10.0
 RECHECK_S: Final = 30.0
+LOOK_S: Final = 60.0
+"""How long an EP that failed takes no container jobs, at least."""
+
 RELOAD_S: Final = 10.0
 """How often a root that cannot be used is tried again."""
 
@@ -43,15 +49,15 @@ class Manager:
 
     def __init__(self, settings: Settings, knobs: dict[str, str]) -> None:
         self.settings = settings
-        self.started_at = time.time()
         self.abilities = runtime.abilities(runtime.find(settings.runtime, knobs.get("SINGULARITY", "")))
         self._configuration_trouble = ""
         self._root_trouble = ""
         layout = CacheLayout(PurePosixPath(settings.root))
         self.cache = Cache(Store(layout), lambda: self.settings, self._changed)
         self.broker = Broker(self.cache, lambda: self.settings)
-        reports = {"status": self._status, "list": self._list, "explain": self._explain}
-        self.server = Server(self.broker, reports, lambda: updatead.render(self._attributes()))
+        self.health = Health()
+        reports = Reports(self.broker, self.cache, lambda: self.settings, self.abilities, self._condition).verbs
+        self.server = Server(self.broker, reports, lambda: updatead.render(self._attributes()), self._judged)
         self._lock = FileLock(str(layout.lock), mode=0o644)
         self._ending = asyncio.Event()
 
@@ -63,7 +69,41 @@ class Manager:
     @property
     def trouble(self) -> str:
         """Why the cache is not healthy; empty if it is."""
-        return self._root_trouble
+        return self._root_trouble or self.health.trouble(time.time())
+
+    def _condition(self) -> Condition:
+        trouble = self.trouble
+        return Condition(not trouble, trouble or self._configuration_trouble)
+
+    def _judged(self, request: JobRequest, verdict: Verdict) -> None:
+        """Learn from an answer; a job that is left as it is says nothing."""
+        before = self.trouble
+        if verdict.image is not None:
+            self.health.succeeded()
+        elif verdict.status is not HookStatus.OK:
+            image = request.image.short if request.image else "default image"
+            self.health.failed(Failure(time.time(), verdict.status, image, request.owner))
+        if self.trouble != before:
+            log.warning("health: %s", self.trouble or "well again")
+            self._changed()
+
+    async def _look(self) -> None:
+        """Look at the EP itself while it takes no jobs: one good look opens it again."""
+        if self._root_trouble or not self.health.trouble(time.time()):
+            return
+        await self.locator.recheck(self.settings)
+        try:
+            await asyncio.to_thread(self.cache.store.prepare)
+            free = self.cache.store.room().free_bytes
+        except (StatusError, OSError):
+            return
+        cvmfs_is_bad = HookStatus.CVMFS_UNAVAILABLE in self.health.statuses and bool(self.locator.unwell)
+        disk_is_bad = HookStatus.DISK_FULL in self.health.statuses and free < self.settings.min_free_bytes
+        runtime_is_bad = HookStatus.NO_CONTAINER_RUNTIME in self.health.statuses and not self.abilities.runtime
+        if not (cvmfs_is_bad or disk_is_bad or runtime_is_bad):
+            log.info("health: a look at the execution point found nothing wrong")
+            self.health.succeeded()
+            self._changed()
 
     def _changed(self) -> None:
         self.server.changes += 1
@@ -83,6 +123,7 @@ class Manager:
             loop.create_task(self._every(TIDY_S, self._tidy)),
             loop.create_task(self._every(POLL_S, self._poll)),
             loop.create_task(self._every(RECHECK_S, self._recheck)),
+            loop.create_task(self._every(LOOK_S, self._look)),
             loop.create_task(self._every(RELOAD_S, self._reload)),
         ]
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.append(loop.create_task(self._reconfigure())))
@@ -155,107 +196,14 @@ class Manager:
         self._changed()
 
     def _attributes(self) -> dict[str, updatead.Literal]:
+        condition = self._condition()
         shown = advertise.attributes(
             self.cache.entries.values(),
             self.cache.counters,
             self.settings.max_bytes,
             self.abilities,
-            self.trouble,
         )
-        if self._configuration_trouble and not self.trouble:
-            shown["ImageCacheReason"] = self._configuration_trouble
-        return shown
-
-    async def _status(self, _header: Header, _body: bytes) -> dict[str, Any]:
-        cache, settings = self.cache, self.settings
-        usage = cache.usage
-        try:
-            free: int | None = cache.store.room().free_bytes
-        except OSError:
-            free = None
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "started_at": self.started_at,
-            "healthy": not self.trouble,
-            "reason": self.trouble or self._configuration_trouble,
-            "root": settings.root,
-            "max_bytes": settings.max_bytes,
-            "used_bytes": usage.size_bytes,
-            "free_bytes": free,
-            "max_inodes": settings.max_inodes,
-            "used_inodes": usage.inodes,
-            "entries": len(cache.entries),
-            "leases": len(cache.leases),
-            "in_use": len(cache.in_use),
-            "hits": cache.counters.hits,
-            "misses": cache.counters.misses,
-            "evictions": cache.counters.evictions,
-            "fetched_bytes": cache.counters.fetched_bytes,
-            "runtime": self.abilities.runtime,
-            "can_use_sif": self.abilities.can_use_sif,
-            "can_use_sandbox": self.abilities.can_use_sandbox,
-            "fetches": self.broker.fetcher.under_way(),
-            "sources": list(settings.sif_sources),
-            "cvmfs_repositories": list(settings.cvmfs_repositories),
-            "failures": [*self.locator.failures(), *self.broker.fetcher.failed()],
-        }
-
-    async def _list(self, _header: Header, _body: bytes) -> dict[str, Any]:
-        leases: dict[str, list[str]] = {}
-        for lease in self.cache.leases.values():
-            for key in lease.keys:
-                leases.setdefault(key, []).append(lease.job_id or f"pid {lease.holder.pid}")
-        entries = sorted(self.cache.entries.values(), key=lambda entry: entry.last_used_at, reverse=True)
-        return {
-            "entries": [
-                {
-                    "key": entry.key,
-                    "name": entry.name if entry.public else "(private)",
-                    "digest": f"sha256:{entry.digest}",
-                    "format": entry.format,
-                    "size_bytes": entry.size_bytes,
-                    "disk_bytes": entry.disk_bytes,
-                    "origin": entry.origin if entry.public else "(private)",
-                    "created_at": entry.created_at,
-                    "last_used_at": entry.last_used_at,
-                    "leases": leases.get(entry.key, []),
-                }
-                for entry in entries
-            ]
-        }
-
-    async def _explain(self, header: Header, body: bytes) -> dict[str, Any]:
-        return await explain(self.broker, header, body)
-
-
-async def explain(broker: Broker, header: Header, body: bytes) -> dict[str, Any]:
-    """Return the decision for a job ad step by step, without fetching."""
-    steps: list[dict[str, str]] = []
-    try:
-        request = read_request(header, body)
-    except StatusError as error:
-        block = updatead.status(error.status, error.message)
-        return {
-            "asked": "",
-            "named_by": "",
-            "steps": steps,
-            "status": error.status.code,
-            "ad": block.decode(),
-        }
-    ranking, found, verdict = await broker.explain(request)
-    for candidate, words in found:
-        place = candidate.base or candidate.repository
-        source = f"{candidate.source.value} ({place})" if place else candidate.source.value
-        steps.append({"source": source, "answer": words})
-    steps += [{"source": "-", "answer": f"skipped: {words}"} for words in ranking.skipped]
-    return {
-        "asked": ranking.image.short if ranking.image else "",
-        "named_by": request.named_by or ("IMAGE_CACHE_DEFAULT_IMAGE" if ranking.image else ""),
-        "steps": steps,
-        "status": verdict.status.code,
-        "ad": block_of(verdict).decode(),
-    }
+        return shown | {"ImageCacheHealthy": condition.healthy, "ImageCacheReason": condition.reason}
 
 
 async def serve(settings: Settings, knobs: dict[str, str]) -> None:

@@ -67,12 +67,19 @@ class Line:
 class Server:
     """Serves the hook (verb prepare) and the admin commands (all other verbs, answered in JSON)."""
 
-    def __init__(self, broker: Broker, reports: Mapping[str, Report], advertised: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        reports: Mapping[str, Report],
+        advertised: Callable[[], bytes],
+        judged: Callable[[jobad.JobRequest, Verdict], None],
+    ) -> None:
         self.changes = 0
         """Counts the changes that followers of `advertise` may want to hear of."""
         self._broker = broker
         self._reports = reports
         self._advertised = advertised
+        self._judged = judged
         self._connections: Counter[int] = Counter()
         self._server: asyncio.Server | None = None
         self._path = ""
@@ -136,10 +143,9 @@ class Server:
     async def _answer(self, line: Line, header: Header, body: bytes) -> bytes:
         """Return the block that the hook prints. Never raises: a job must not be held for a fault of ours."""
         began = asyncio.get_running_loop().time()
-        job_id = ""
+        request = jobad.JobRequest()
         try:
             request = read_request(header, body)
-            job_id = request.job_id
             holder = processes.holder_for(line.peer, int(header.number("starter", 0)))
             deadline = asyncio.get_running_loop().time() + header.number("left", LEFT_DEFAULT_S) - MARGIN_S
             verdict = await self._broker.answer(request, Caller(holder, _prober(line), deadline))
@@ -153,9 +159,10 @@ class Server:
             log.exception("request of uid %d", line.peer.uid)
             verdict = Verdict(HookStatus.HOOK_INTERNAL_ERROR, f"cache manager: {type(error).__name__}: {error}")
             block = updatead.status(verdict.status, verdict.message)
+        self._judged(request, verdict)
         log.info(
             "answer %s uid %d %s: %d %s in %.3f s: %s",
-            job_id or "?",
+            request.job_id or "?",
             line.peer.uid,
             header.keys.get("slot", "-"),
             verdict.status.code,

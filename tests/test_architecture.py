@@ -13,7 +13,18 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 CONTRACT: Final = {"text", "status", "reference", "layout", "protocol", "sif", "updatead", "outcome"}
-CORE: Final = {"jobad", "policy", "entry", "lease", "eviction", "reconcile", "settings", "memory", "condorconfig"}
+CORE: Final = {
+    "health",
+    "jobad",
+    "policy",
+    "entry",
+    "lease",
+    "eviction",
+    "reconcile",
+    "settings",
+    "memory",
+    "condorconfig",
+}
 SOURCES: Final = {
     "sources",
     "sources.base",
@@ -24,7 +35,7 @@ SOURCES: Final = {
     "sources.cvmfs_child",
 }
 EDGES: Final = {"store", "runtime", "disk", "processes", "helper", "configuration", "client"}
-MANAGER: Final = {"cache", "fetcher", "locator", "broker", "advertise", "server", "manager"}
+MANAGER: Final = {"cache", "fetcher", "locator", "broker", "advertise", "server", "reports", "manager"}
 TOOLS: Final = {
     "__main__",
     "commands",

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from cache_manager import client, manager
+from cache_manager import client, reports
 from cache_manager.broker import Broker
 from cache_manager.cache import Cache
 from cache_manager.commands.common import (
@@ -80,7 +80,7 @@ async def _by_itself(settings: Settings, job: bytes, machine: bytes) -> dict[str
     cache.read_only = True
     broker = Broker(cache, lambda: settings)
     try:
-        return await manager.explain(broker, Header(len(job + machine), {"job": str(len(job))}), job + machine)
+        return await reports.explain(broker, Header(len(job + machine), {"job": str(len(job))}), job + machine)
     finally:
         broker.locator.close()
 

@@ -124,7 +124,10 @@ def _opened(url: str, patience: Patience, method: str = "GET") -> Iterator[tuple
             _refuse_status(url, response)
             yield response.headers, response.iter_content(_CHUNK)
     except (requests.RequestException, HTTPError) as error:
-        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{shown(url)}: {cause(error)}")) from None
+        # no connection is the whole host's trouble; anything later may be this object's
+        everything = isinstance(error, requests.ConnectionError)
+        why = f"{shown(url)}: {cause(error)}"
+        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, why, everything=everything)) from None
 
 
 def _refuse_status(url: str, response: requests.Response) -> None:

@@ -1,0 +1,79 @@
+"""When an EP should take no more container jobs: distinct images of distinct owners fail here, for reasons of this EP.
+
+Pure; the clock is passed in. One broken image, or one user with broken jobs, never closes an EP, and neither does a
+source that is down. A success, or a good look at the EP itself, opens it again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from cache_manager.status import HookStatus
+
+IMAGES: Final = 3
+"""So many distinct images have to fail ..."""
+
+OWNERS: Final = 2
+"""... of so many distinct owners ..."""
+
+WINDOW_S: Final = 600.0
+"""... within this time, without a success in between."""
+
+EP_FAULTS: Final = frozenset(
+    {
+        HookStatus.NO_CONTAINER_RUNTIME,
+        HookStatus.CACHE_UNUSABLE,
+        HookStatus.HOOK_INTERNAL_ERROR,
+        HookStatus.CACHE_FULL,
+        HookStatus.DISK_FULL,
+        HookStatus.CVMFS_UNAVAILABLE,
+        HookStatus.IMAGE_UNPACK_FAILED,
+        HookStatus.DEADLINE_EXCEEDED,
+    }
+)
+"""What says something of this EP. The other 3xx are about one image: too large, another architecture, not here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A job that did not run here."""
+
+    at: float
+    status: HookStatus
+    image: str
+    owner: str
+
+
+class Health:
+    """Remembers what went wrong since the last success."""
+
+    def __init__(self) -> None:
+        self._failures: deque[Failure] = deque(maxlen=1000)
+
+    def failed(self, failure: Failure) -> None:
+        """Take note of a job that did not run; what is not this EP's fault does not count."""
+        if failure.status in EP_FAULTS:
+            self._failures.append(failure)
+
+    def succeeded(self) -> None:
+        """Take note of a job that runs, or of a good look at the EP."""
+        self._failures.clear()
+
+    def trouble(self, now: float) -> str:
+        """Return why no more container jobs should come; empty if they may."""
+        recent = [one for one in self._failures if now - one.at < WINDOW_S]
+        images, owners = {one.image for one in recent}, {one.owner for one in recent}
+        if len(images) < IMAGES or len(owners) < OWNERS:
+            return ""
+        last = recent[-1]
+        return (
+            f"{len(images)} images of {len(owners)} owners failed here in {WINDOW_S / 60:.0f} minutes,"
+            f" the last with {last.status.code} {last.status.name} ({last.image})"
+        )
+
+    @property
+    def statuses(self) -> frozenset[HookStatus]:
+        """What went wrong, to know what has to be looked at."""
+        return frozenset(one.status for one in self._failures)
