@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "status": "show the cache's health, use and fetches",
     "list": "show the images in the cache",
     "explain": "show how a job ad would be answered, without fetching",
+    "doctor": "check what the cache needs on this EP",
     "advertise": "print the slot attributes, for a startd cron job",
 }
 

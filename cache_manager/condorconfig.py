@@ -88,7 +88,8 @@ IMAGE_CACHE_HOOK_PREPARE_JOB = {hook}
 # --default-image and --degraded take the knobs themselves, so that condor_reconfig is enough after a change.
 IMAGE_CACHE_HOOK_PREPARE_JOB_ARGS = --python {python} --socket '$(IMAGE_CACHE_SOCKET)' \
 --root '$(IMAGE_CACHE_DIR)' --deadline=$(IMAGE_CACHE_HOOK_DEADLINE:20m) \
---default-image='$(IMAGE_CACHE_DEFAULT_IMAGE:)' --degraded='$(IMAGE_CACHE_ALLOW)'
+--default-image='$(IMAGE_CACHE_DEFAULT_IMAGE:)' --degraded='$(IMAGE_CACHE_ALLOW)' \
+--next-hook='$(IMAGE_CACHE_NEXT_HOOK:)'
 # HTCondor reads no more of a hook's answer than this; the default holds jobs with long messages.
 PIPE_BUFFER_MAX = 65536
 """

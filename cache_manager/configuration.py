@@ -26,14 +26,22 @@ CONDOR_KNOBS: Final = (
     "START",
     "PIPE_BUFFER_MAX",
     "IMAGE_CACHE_MANAGER",
+    "IMAGE_CACHE_HOOK_PREPARE_JOB",
+    "IMAGE_CACHE_HOOK_PREPARE_JOB_ARGS",
+    "DAEMON_LIST",
+    "STARTER_DEFAULT_JOB_HOOK_KEYWORD",
+    "USE_DEFAULT_CONTAINER",
 )
+
 LIMIT_S: Final = 30.0
 
 _CHILD = """
 import json, sys
 import htcondor2
-names = json.load(sys.stdin)
-print(json.dumps({name: str(htcondor2.param[name]) for name in names if name in htcondor2.param}))
+names = set(json.load(sys.stdin))
+known = htcondor2.param.keys()
+names |= {name for name in known if name.startswith("IMAGE_CACHE_") or name.endswith("_HOOK_PREPARE_JOB")}
+print(json.dumps({name: str(htcondor2.param[name]) for name in sorted(names) if name in htcondor2.param}))
 """
 
 
@@ -42,7 +50,10 @@ class ConfigurationError(Exception):
 
 
 def read_knobs() -> dict[str, str]:
-    """Return our knobs and the few of HTCondor's that matter, macros expanded. Raises ConfigurationError."""
+    """Return our knobs, all prepare-job hooks, and the few of HTCondor's knobs that matter, macros expanded.
+
+    Raises ConfigurationError.
+    """
     named = os.environ.get("CONDOR_CONFIG", "")
     if named and named != "ONLY_ENV" and not Path(named).exists():  # htcondor2 would go on with all defaults
         raise ConfigurationError(f"HTCondor configuration: CONDOR_CONFIG names {named}, which does not exist")

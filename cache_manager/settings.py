@@ -17,6 +17,16 @@ from cache_manager.status import StatusError
 
 PREFIX: Final = "IMAGE_CACHE_"
 
+OTHER_KNOBS: Final = (
+    "IMAGE_CACHE_MANAGER",
+    "IMAGE_CACHE_MANAGER_ARGS",
+    "IMAGE_CACHE_MANAGER_USERID",
+    "IMAGE_CACHE_MANAGER_ENVIRONMENT",
+    "IMAGE_CACHE_HOOK_PREPARE_JOB",
+    "IMAGE_CACHE_HOOK_PREPARE_JOB_ARGS",
+)
+"""What HTCondor itself reads with our prefix."""
+
 _T = TypeVar("_T")
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _SIZES: Final = {"": 1, "b": 1} | {
@@ -170,6 +180,9 @@ class Settings:
         "when a job that runs gets a message into its log (event 021): `always`, `fallback`, `never`",
     )
     binds: str = _knob("BINDS", "", str, "what `config` adds to containers' mounts; empty: /cvmfs if mounted")
+    next_hook: str = _knob(
+        "NEXT_HOOK", "", _path, "the site's former prepare-job hook: run after ours, its attributes merged"
+    )
     runtime: str = _knob(
         "RUNTIME",
         "",
@@ -223,6 +236,12 @@ def socket_path(knobs: Mapping[str, str]) -> str:
     knob = next(one for one in fields(Settings) if one.name == "socket")
     text = knobs.get("IMAGE_CACHE_SOCKET", "").strip() or _default_text(knob.metadata["default"], knobs)
     return text.rstrip("/")
+
+
+def unknown_knobs(knobs: Mapping[str, str]) -> list[str]:
+    """Return what looks like a knob of ours and is none: probably a typing error."""
+    known = {*knob_names(), *OTHER_KNOBS}
+    return [name for name in sorted(knobs) if name.startswith(PREFIX) and name not in known]
 
 
 def knob_names() -> tuple[str, ...]:

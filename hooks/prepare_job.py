@@ -6,7 +6,7 @@ Whatever happens it prints one block with a HookStatusCode and exits with 0: HTC
 with 1. (What happens before `main`, a broken import, is the launcher's to answer.) The codes are literals here; a
 test compares them with cache_manager.status.
 
-    prepare_job.py --socket PATH [--deadline SECONDS] [--default-image] [--degraded]
+    prepare_job.py --socket PATH [--deadline SECONDS] [--default-image] [--degraded] [--next-hook PATH]
 
 The environment holds session secrets of HTCondor: only the names below are read, nothing of it is forwarded.
 """
@@ -50,12 +50,12 @@ def block(code: int, message: str) -> bytes:
 
 def arguments(argv: list[str]) -> dict[str, str]:
     """Read the command line; `--name=value` too. Unknown options are ignored: they come from a newer `config`."""
-    options = {"socket": "", "deadline": "", "default-image": "", "degraded": "", "root": ""}
+    options = {"socket": "", "deadline": "", "default-image": "", "degraded": "", "root": "", "next-hook": ""}
     words = list(argv)
     while words:
         name, equals, value = words.pop(0).partition("=")
         name = name[2:] if name.startswith("--") else ""
-        if name in ("socket", "deadline", "root") and not equals:
+        if name in ("socket", "deadline", "root", "next-hook") and not equals:
             value = words.pop(0) if words else ""
         elif not equals:
             value = "yes"
@@ -85,7 +85,9 @@ def run(argv: list[str]) -> bytes:
         job = read_all(0)
         if len(job) > MAX_REQUEST:
             return block(INTERNAL_ERROR, f"job ad: too large ({len(job)} bytes, at most {MAX_REQUEST})")
-        return answer(options, job, ends)
+        ours = answer(options, job, ends)
+        followed = options["next-hook"] and b"HookStatusCode = 0\n" in ours
+        return after(options["next-hook"], job, ours, ends) if followed else ours
     except Deadline:
         return block(DEADLINE_EXCEEDED, f"image cache: no answer within the hook's deadline ({deadline_s:.0f} s)")
 
@@ -280,6 +282,15 @@ def degraded(options: dict[str, str], job: bytes, why: str, ends: float) -> byte
     import degraded as without  # type: ignore[import-not-found]
 
     return bytes(without.answer(options, job, why, ends))
+
+
+def after(path: str, job: bytes, ours: bytes, ends: float) -> bytes:
+    """Return the answer after the site's former hook."""
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, __file__.rpartition("/")[0] or ".")
+    import next_hook  # type: ignore[import-not-found]
+
+    return bytes(next_hook.run(path, job, ours, ends))
 
 
 def main() -> None:

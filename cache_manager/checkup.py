@@ -1,0 +1,210 @@
+"""The checks of `doctor`: each looks at one thing and says ok, warning or problem, with the remedy."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from cache_manager import client, disk, runtime, settings
+from cache_manager.helper import Helper
+from cache_manager.outcome import Absent, Denied
+from cache_manager.settings import Settings
+from cache_manager.sources import transport
+from cache_manager.sources.base import SourceError
+from cache_manager.sources.cvmfs import CHILD, Cvmfs
+from cache_manager.sources.transport import Patience
+from cache_manager.text import human_bytes
+
+NETWORK_FILE_SYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "lustre", "gpfs", "cifs", "smb3", "afs", "ceph", "beegfs", "fuse.sshfs", "9p", "glusterfs"}
+)
+KEYWORD: Final = "IMAGE_CACHE"
+PIPE_BYTES: Final = 65536
+APPTAINER_CONF: Final = ("/etc/apptainer/apptainer.conf", "/etc/singularity/singularity.conf")
+LIMITS: Final = ("limit container owners", "limit container groups", "limit container paths")
+
+
+class Level(Enum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the doctor's."""
+
+    subject: str
+    level: Level
+    words: str
+    remedy: str = ""
+
+
+def examine(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
+    """Yield all checks, the quick ones first."""
+    for look in _LOOKS:
+        yield from look(one, knobs)
+
+
+def _configuration(_: Settings, knobs: dict[str, str]) -> Iterator[Check]:
+    unknown = settings.unknown_knobs(knobs)
+    if unknown:
+        yield Check("knobs", Level.WARNING, f"unknown: {' '.join(unknown)}", "correct the spelling, or remove them")
+    else:
+        yield Check("knobs", Level.OK, "every IMAGE_CACHE_ knob is known")
+    keyword = knobs.get("STARTER_JOB_HOOK_KEYWORD", "")
+    if keyword == KEYWORD:
+        yield Check("hook keyword", Level.OK, "STARTER_JOB_HOOK_KEYWORD = IMAGE_CACHE")
+    else:
+        words = f"STARTER_JOB_HOOK_KEYWORD is {keyword or 'not set'}: the hook does not run"
+        yield Check("hook keyword", Level.PROBLEM, words, "install the file that `condor_image_cache config` prints")
+    others = [name for name in knobs if name.endswith("_HOOK_PREPARE_JOB") and not name.startswith(KEYWORD)]
+    if others and not knobs.get("IMAGE_CACHE_NEXT_HOOK"):
+        words = f"no longer run: {' '.join(f'{name} = {knobs[name]}' for name in others)}"
+        yield Check("displaced hook", Level.WARNING, words, "set IMAGE_CACHE_NEXT_HOOK to it, if it is still wanted")
+    if knobs.get("USE_DEFAULT_CONTAINER", "").lower() not in {"", "false", "0"}:
+        words = "USE_DEFAULT_CONTAINER is set: two defaults for jobs that name no image"
+        yield Check("default image", Level.WARNING, words, "use IMAGE_CACHE_DEFAULT_IMAGE alone")
+    pipe = knobs.get("PIPE_BUFFER_MAX", "")
+    if pipe.isdigit() and int(pipe) < PIPE_BYTES:
+        yield Check("PIPE_BUFFER_MAX", Level.WARNING, f"{pipe} bytes", f"set it to {PIPE_BYTES}")
+
+
+def _hook(_: Settings, knobs: dict[str, str]) -> Iterator[Check]:
+    name = knobs.get("IMAGE_CACHE_HOOK_PREPARE_JOB", "")
+    if not name:
+        yield Check("hook", Level.PROBLEM, "IMAGE_CACHE_HOOK_PREPARE_JOB is not set", "see `condor_image_cache config`")
+        return
+    path = Path(name)
+    remedy = "HTCondor refuses it, and every job of this EP with it: install again, write the configuration again"
+    try:
+        modes = [path.stat().st_mode, path.parent.stat().st_mode]
+    except OSError as error:
+        yield Check("hook", Level.PROBLEM, f"{name}: {error.strerror}", remedy)
+        return
+    if not modes[0] & stat.S_IXOTH or not modes[0] & stat.S_IROTH:
+        yield Check("hook", Level.PROBLEM, f"{name}: cannot be run by every job's user", remedy)
+    elif any(mode & stat.S_IWOTH for mode in modes):
+        yield Check("hook", Level.PROBLEM, f"{name}: it or its directory is writable by everybody", remedy)
+    else:
+        yield Check("hook", Level.OK, name)
+
+
+def _runtime(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
+    found = runtime.abilities(runtime.find(one.runtime, knobs.get("SINGULARITY", "")))
+    if not found.runtime:
+        yield Check("runtime", Level.PROBLEM, "neither apptainer nor singularity", "install apptainer")
+        return
+    can = [name for name, able in (("SIF", found.can_use_sif), ("sandbox", found.can_use_sandbox)) if able]
+    level = Level.OK if len(can) == 2 else Level.WARNING if can else Level.PROBLEM  # noqa: PLR2004 - both
+    remedy = "" if level is Level.OK else "install squashfuse, make /dev/fuse usable, allow user namespaces"
+    yield Check("runtime", level, f"{found.runtime}: {', '.join(can) or 'nothing'} {found.why_not}".rstrip(), remedy)
+    for name in APPTAINER_CONF:
+        try:
+            lines = Path(name).read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        for limit in LIMITS:
+            value = next((line.partition("=")[2].strip() for line in lines if line.startswith(limit)), "NULL")
+            if value != "NULL":
+                words = f"{name}: {limit} = {value}"
+                yield Check("runtime limits", Level.WARNING, words, f"it has to allow what lies under {one.root}")
+
+
+def _root(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
+    root = Path(one.root)
+    try:
+        found = root.stat()
+    except OSError as error:
+        yield Check("cache", Level.PROBLEM, f"{root}: {error.strerror}", "condor_image_cache config --prepare")
+        return
+    if found.st_mode & 0o022:
+        yield Check("cache", Level.PROBLEM, f"{root}: writable by others", f"chmod 755 {root}")
+    else:
+        yield Check("cache", Level.OK, f"{root}, owned by uid {found.st_uid}")
+    kind = _file_system(root)
+    if kind in NETWORK_FILE_SYSTEMS:
+        words = f"{root} is on {kind}: each node needs its own, and locks and sockets fail there"
+        yield Check("file system", Level.PROBLEM, words, "set IMAGE_CACHE_DIR to a local disk")
+    execute = knobs.get("EXECUTE", "")
+    if execute and (root == Path(execute) or Path(execute) in root.parents):
+        yield Check("cache", Level.PROBLEM, f"{root}: under EXECUTE, which HTCondor empties", "set IMAGE_CACHE_DIR")
+    room = disk.room(str(root))
+    used, _ = disk.measure(str(root / "entries")) if (root / "entries").is_dir() else (0, 0)
+    missing = one.max_bytes - used - (room.free_bytes - one.min_free_bytes)
+    words = f"{human_bytes(room.free_bytes)} free, cap {human_bytes(one.max_bytes)}, used {human_bytes(used)}"
+    if missing > 0:
+        yield Check("disk", Level.WARNING, f"{words}: the cap cannot be reached", "lower IMAGE_CACHE_MAX_BYTES")
+    else:
+        yield Check("disk", Level.OK, words)
+
+
+def _file_system(path: Path) -> str:
+    """Return the kind of file system of a path, as the kernel names it."""
+    best = ("", "")
+    for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split()
+        mount, kind = words[1], words[2]
+        if (path == Path(mount) or Path(mount) in path.parents) and len(mount) >= len(best[0]):
+            best = (mount, kind)
+    return best[1]
+
+
+def _manager(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
+    if "IMAGE_CACHE_MANAGER" not in knobs.get("DAEMON_LIST", "").replace(",", " ").split():
+        words = "IMAGE_CACHE_MANAGER is not in DAEMON_LIST"
+        yield Check("manager", Level.PROBLEM, words, "install the file that `condor_image_cache config` prints")
+    try:
+        client.ask(one.socket, "status")
+    except client.ManagerDown as error:
+        yield Check("manager", Level.PROBLEM, str(error), "condor_on -daemon image_cache_manager; see ImageCacheLog")
+    else:
+        mode = os.stat(one.socket).st_mode  # noqa: PTH116 - beside the others
+        open_to_all = mode & 0o006 == 0o006  # noqa: PLR2004 - read and write
+        level = Level.OK if open_to_all else Level.PROBLEM
+        yield Check("manager", level, f"answers on {one.socket}", "" if open_to_all else f"chmod 666 {one.socket}")
+
+
+def _cvmfs(one: Settings, _: dict[str, str]) -> Iterator[Check]:
+    for name in one.cvmfs_repositories:
+        helper = Helper(CHILD)
+        trouble = Cvmfs(name, one.cvmfs_base, helper).check()
+        helper.close()
+        if trouble is None:
+            yield Check("CVMFS", Level.OK, f"{one.cvmfs_base}/{name} is healthy")
+        else:
+            level = Level.WARNING if one.sif_sources else Level.PROBLEM
+            yield Check("CVMFS", level, trouble.why, "mount it, or set IMAGE_CACHE_SIF_SOURCES")
+
+
+def _sources(one: Settings, _: dict[str, str]) -> Iterator[Check]:
+    if not one.sif_sources:
+        yield Check("SIF sources", Level.WARNING, "none", "set IMAGE_CACHE_SIF_SOURCES")
+    for base in one.sif_sources:
+        try:
+            transport.read_small(f"{base.rstrip('/')}/catalog.json", Patience(one.min_rate_bytes, one.stall_timeout_s))
+        except SourceError as error:
+            if isinstance(error.answer, (Absent, Denied)):  # it answers; trees of today have no catalog
+                yield Check("SIF source", Level.OK, f"{base} answers, and has no catalog")
+            else:
+                yield Check("SIF source", Level.PROBLEM, error.answer.why, "look at the server and at the network")
+        else:
+            yield Check("SIF source", Level.OK, base)
+
+
+_LOOKS: Final[tuple[Callable[[Settings, dict[str, str]], Iterator[Check]], ...]] = (
+    _configuration,
+    _hook,
+    _manager,
+    _runtime,
+    _root,
+    _cvmfs,
+    _sources,
+)
