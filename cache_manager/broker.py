@@ -63,9 +63,15 @@ class Caller:
 class Broker:
     """Answers requests. One for each manager; lives on its loop."""
 
-    def __init__(self, cache: Cache, settings: Callable[[], Settings], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        settings: Callable[[], Settings],
+        why_not: Callable[[str], str] = lambda _: "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.locator = Locator(cache, clock)
-        self.fetcher = Fetcher(cache, clock)
+        self.fetcher = Fetcher(cache, why_not, clock)
         self._cache = cache
         self._settings = settings
         self._clock = clock

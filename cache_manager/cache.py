@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,10 @@ log = logging.getLogger(__name__)
 POLL_S: Final = 2.0
 """How often a holder is asked for that no pidfd watches."""
 
+QUICK_S: Final = 60.0
+QUICK_ENDS: Final = 3
+"""So many jobs in a row that end sooner than QUICK_S make their image be tested again."""
+
 TOUCH_S: Final = 1.0
 """Uses of an entry closer together than this are one use: thousands of jobs a second start with one image."""
 
@@ -45,13 +51,26 @@ class Counters:
     evictions: int = 0
     evicted_bytes: int = 0
     fetched_bytes: int = 0
+    quarantined: int = 0
 
 
 class Cache:
     """What is on disk under one root, and who uses it."""
 
-    def __init__(self, store: Store, settings: Callable[[], Settings], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Callable[[], Settings],
+        changed: Callable[[], None],
+        suspected: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take what is called after every change, and with an entry from which jobs end too soon."""
         self.store = store
+        self._suspected = suspected
+        self._clock = clock
+        self._quick_ends: Counter[str] = Counter()
+        self._quarantined = Usage(0, 0)
         self.trouble = ""
         """Why the root cannot be used; empty if it can."""
         self.read_only = False
@@ -95,8 +114,9 @@ class Cache:
         """What counts against the caps now."""
         held: list[CacheEntry | Reservation] = [*self.entries.values(), *self.reservations.values()]
         return Usage(
-            sum(one.disk_bytes if isinstance(one, CacheEntry) else one.size_bytes for one in held),
-            sum(one.inodes for one in held),
+            self._quarantined.size_bytes
+            + sum(one.disk_bytes if isinstance(one, CacheEntry) else one.size_bytes for one in held),
+            self._quarantined.inodes + sum(one.inodes for one in held),
         )
 
     @property
@@ -146,8 +166,15 @@ class Cache:
                 self._changed()
 
     def release(self, holder: Holder) -> None:
-        """End a holder's lease."""
-        self.leases.pop(holder, None)
+        """End a holder's lease. Three in a row that end at once make an entry suspect: perhaps it does not start."""
+        lease = self.leases.pop(holder, None)
+        for key in lease.keys if lease else ():
+            if lease and self._clock() - lease.taken_at >= QUICK_S:
+                del self._quick_ends[key]
+                continue
+            self._quick_ends[key] += 1
+            if self._quick_ends[key] == QUICK_ENDS:
+                self._suspected(key)
         descriptor = self._descriptors.pop(holder, None)
         if descriptor is not None:
             asyncio.get_running_loop().remove_reader(descriptor)
@@ -197,6 +224,9 @@ class Cache:
             raise StatusError(HookStatus.CACHE_UNUSABLE, f"{self.store.root}: {error.strerror}") from None
         cap = Cap(settings.max_bytes, settings.max_inodes, free - settings.min_free_bytes)
         plan = eviction.make_room(self.entries.values(), self.in_use, self.usage, more, cap)
+        if (plan.keys or not plan.enough) and self._quarantined.inodes:
+            self._empty_quarantine()  # before any image that is good
+            plan = eviction.make_room(self.entries.values(), self.in_use, self.usage, more, cap)
         if not plan.enough:
             raise self._no_room(name, more, cap, plan)
         self._give_up(plan.keys)
@@ -251,6 +281,28 @@ class Cache:
         except OSError as error:
             log.warning("cannot remember %s: %s", record.get("url"), error)
 
+    def quarantine(self, key: str, why: str) -> None:
+        """Take a bad entry out of use, for an admin to look at until room is needed; the next job fetches it again."""
+        entry = self.entries.pop(key)
+        log.error("quarantined %s (%s): %s", entry.name, key, why)
+        self.store.quarantine(key)
+        self.counters.quarantined += 1
+        self._quarantined = Usage(
+            self._quarantined.size_bytes + entry.disk_bytes, self._quarantined.inodes + entry.inodes
+        )
+        self._changed()
+
+    def _empty_quarantine(self) -> None:
+        self._remove_later(self.store.empty_quarantine())
+        self._quarantined = Usage(0, 0)
+
+    def _remove_later(self, trashed: Iterable[Path]) -> None:
+        """Remove in a thread what is out of sight already."""
+        for path in trashed:
+            removal = asyncio.get_running_loop().run_in_executor(None, self.store.remove, path)
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
+
     def tidy(self, now: float) -> None:
         """Evict in the background, from the high watermark down to the low one."""
         settings = self._settings()
@@ -276,8 +328,5 @@ class Cache:
             self.counters.evictions += 1
             self.counters.evicted_bytes += entry.disk_bytes
             log.info("evicted %s (%s, %s)", entry.name, key, human_bytes(entry.disk_bytes))
-            if trashed is not None:
-                removal = asyncio.get_running_loop().run_in_executor(None, self.store.remove, trashed)
-                self._removals.add(removal)
-                removal.add_done_callback(self._removals.discard)
+            self._remove_later([trashed] if trashed else [])
             self._changed()

@@ -26,7 +26,7 @@ from cache_manager.outcome import Absent, Denied, Located
 from cache_manager.sources.base import Source, SourceError
 from cache_manager.sources.transport import shown
 from cache_manager.status import HookStatus, StatusError
-from cache_manager.store import Staging
+from cache_manager.store import IMAGE, Staging
 from cache_manager.text import human_bytes
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,11 @@ class Flight:
 class Fetcher:
     """Brings objects into the cache."""
 
-    def __init__(self, cache: Cache, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, cache: Cache, why_not: Callable[[str], str] = lambda _: "", clock: Callable[[], float] = time.time
+    ) -> None:
+        """`why_not` starts an image once, and says why it does not; empty if it does. It may block."""
+        self._why_not = why_not
         self.flights: dict[str, Flight] = {}
         self.failures: Memory[str, StatusError] = Memory()
         self._cache = cache
@@ -202,6 +206,11 @@ class Fetcher:
             raise StatusError(
                 HookStatus.ARCHITECTURE_MISMATCH, f"the image is for {header.architecture}, this EP is {here}"
             )
+
+        wrong = self._why_not(str(staging.directory / IMAGE))
+        if wrong:
+            what = f"{shown(wanted.located.url)}: does not start here: {wrong}"
+            raise StatusError(HookStatus.IMAGE_UNPACK_FAILED, what)
 
         def describe(disk_bytes: int, inodes: int) -> CacheEntry:
             return CacheEntry(

@@ -59,6 +59,11 @@ class CacheLayout:
         return self.root / "quarantine"
 
     @property
+    def runtime(self) -> PurePosixPath:
+        """What the container runtime keeps for itself while it tests or unpacks."""
+        return self.root / "runtime"
+
+    @property
     def directories(self) -> tuple[PurePosixPath, ...]:
         """Return every directory that has to exist."""
         return (
@@ -68,6 +73,7 @@ class CacheLayout:
             self.staging,
             self.trash,
             self.quarantine,
+            self.runtime,
         )
 
     def image(self, key: str) -> PurePosixPath:

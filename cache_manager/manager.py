@@ -53,12 +53,14 @@ class Manager:
         self._configuration_trouble = ""
         self._root_trouble = ""
         layout = CacheLayout(PurePosixPath(settings.root))
-        self.cache = Cache(Store(layout), lambda: self.settings, self._changed)
-        self.broker = Broker(self.cache, lambda: self.settings)
+        self.cache = Cache(Store(layout), lambda: self.settings, self._changed, self._suspected)
+        self._tester = runtime.Tester(self.abilities.runtime, knobs.get("LIBEXEC", ""), str(layout.runtime))
+        self.broker = Broker(self.cache, lambda: self.settings, self._tester.why_not)
         self.health = Health()
         reports = Reports(self.broker, self.cache, lambda: self.settings, self.abilities, self._condition).verbs
         self.server = Server(self.broker, reports, lambda: updatead.render(self._attributes()), self._judged)
         self._lock = FileLock(str(layout.lock), mode=0o644)
+        self._tests: set[asyncio.Future[None]] = set()
         self._ending = asyncio.Event()
 
     @property
@@ -86,6 +88,18 @@ class Manager:
         if self.trouble != before:
             log.warning("health: %s", self.trouble or "well again")
             self._changed()
+
+    def _suspected(self, key: str) -> None:
+        """Test an entry again from which jobs end at once; mostly they are just short."""
+        task = asyncio.ensure_future(self._test_again(key))
+        self._tests.add(task)
+        task.add_done_callback(self._tests.discard)
+
+    async def _test_again(self, key: str) -> None:
+        image = str(self.cache.store.layout.image(key))
+        why = await asyncio.to_thread(self._tester.why_not, image)
+        if why and key in self.cache.entries:
+            self.cache.quarantine(key, f"does not start any more: {why}")
 
     async def _look(self) -> None:
         """Look at the EP itself while it takes no jobs: one good look opens it again."""

@@ -75,6 +75,7 @@ class Reports:
             "misses": cache.counters.misses,
             "evictions": cache.counters.evictions,
             "fetched_bytes": cache.counters.fetched_bytes,
+            "quarantined": cache.counters.quarantined,
             "runtime": self._abilities.runtime,
             "can_use_sif": self._abilities.can_use_sif,
             "can_use_sandbox": self._abilities.can_use_sandbox,

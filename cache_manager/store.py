@@ -139,7 +139,8 @@ class Store:
         return FoundEntry(directory.name, entry, image.st_size)
 
     def repair(self, repair: Repair) -> None:
-        """Apply what reconcile planned, and empty the trash."""
+        """Apply what reconcile planned; empty the trash, and the quarantine: its bytes are counted by nobody now."""
+        self.empty_quarantine()
         for name in repair.broken_entries:
             self.discard(Path(self.layout.entries) / name)
         for name in repair.dead_leases:
@@ -187,6 +188,18 @@ class Store:
     def evict(self, key: str) -> Path | None:
         """Take an entry out of sight and return its place in the trash, to be removed by `remove`."""
         return self._to_trash(Path(self.layout.entries) / key)
+
+    def quarantine(self, key: str) -> None:
+        """Take a bad entry out of use and keep it to be looked at."""
+        place = Path(self.layout.quarantine) / key
+        self.discard(place)
+        (Path(self.layout.entries) / key).rename(place)
+
+    def empty_quarantine(self) -> list[Path]:
+        """Give up what is in quarantine; the places in the trash are removed by `remove`."""
+        names = _names(self.layout.quarantine)
+        trashed = (self._to_trash(Path(self.layout.quarantine) / name) for name in names)
+        return [path for path in trashed if path]
 
     def remove(self, trashed: Path) -> None:
         """Remove what `evict` returned; may take long."""

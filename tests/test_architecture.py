@@ -75,7 +75,7 @@ THIRD_PARTY: Final = {
 }
 """Where each may be imported; htcondor2 only in the configuration's child, which is a text."""
 
-STARTS_PROCESSES: Final = {"helper", "configuration", "commands.config"}
+STARTS_PROCESSES: Final = {"helper", "runtime", "configuration", "commands.config"}
 
 HOOK_IMPORTS: Final = {"prepare_job": {"_signal", "_socket", "posix", "select", "sys", "time", "degraded", "next_hook"}}
 HOOK_ON_DEMAND: Final = {"degraded": {"posix", "select", "time"}, "next_hook": {"posix", "select", "time"}}
