@@ -88,7 +88,8 @@ class Cache:
         self._removals: set[asyncio.Future[None]] = set()
 
     def load(self) -> None:
-        """Read the root, which is prepared and locked, and mend what a crash left. Raises OSError."""
+        """Read the root, which is locked by us, and mend what a crash left. Raises StatusError, OSError."""
+        self.store.prepare()
         found = self.store.scan()
         alive = frozenset(
             name for name, lease in found.leases.items() if lease is not None and processes.is_alive(lease.holder)
@@ -219,7 +220,11 @@ class Cache:
         before = self.reservations.get(nonce, Reservation(nonce, 0, 0))
         more = Usage(max(0, size_bytes - before.size_bytes), max(0, inodes - before.inodes))
         try:
-            free = self.store.room().free_bytes
+            # what is reserved and not yet written is still free for statvfs, and not for us
+            pending = sum(
+                max(0, one.size_bytes - self.store.staged_bytes(one.nonce)) for one in self.reservations.values()
+            )
+            free = self.store.room().free_bytes - pending
         except OSError as error:
             raise StatusError(HookStatus.CACHE_UNUSABLE, f"{self.store.root}: {error.strerror}") from None
         cap = Cap(settings.max_bytes, settings.max_inodes, free - settings.min_free_bytes)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from cache_manager.layout import is_key
+
+_TOO_MUCH: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +49,33 @@ class CacheEntry:
     @classmethod
     def from_json(cls, text: str, last_used_at: float) -> CacheEntry:
         """Read a record. Raises ValueError if it is none."""
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise ValueError("no JSON object")  # noqa: TRY004 - a wrong content, not a wrong call
+        values = read_object(text)
         known: dict[str, Any] = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         known["last_used_at"] = last_used_at
         try:
             entry = cls(**known)
         except TypeError as error:
             raise ValueError(str(error)) from None
-        numbers = (entry.size_bytes, entry.disk_bytes, entry.inodes, entry.created_at)
-        if not is_key(entry.key) or not all(isinstance(number, (int, float)) and number >= 0 for number in numbers):
-            raise ValueError("a key or a number that is none")
+        texts = (entry.key, entry.name, entry.origin, entry.architecture)
+        counts = (entry.size_bytes, entry.disk_bytes, entry.inodes)
+        if (
+            not all(isinstance(one, str) for one in texts)
+            or not all(type(one) is int and 0 <= one < _TOO_MUCH for one in counts)
+            or not isinstance(entry.created_at, (int, float))
+            or not 0 <= entry.created_at < _TOO_MUCH
+            or not isinstance(entry.public, bool)
+            or not is_key(entry.key)
+        ):
+            raise ValueError("a field that cannot be meant")
         return entry
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """Read a JSON object of a file of ours, which may be damaged. Raises ValueError."""
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(values, dict):
+        raise ValueError("no JSON object")  # noqa: TRY004 - a wrong content, not a wrong call
+    return values

@@ -18,10 +18,14 @@ from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
 
-_LINE = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(?!=)[ \t]*(.*\S)[ \t]*\r?$", re.MULTILINE)
+_LINE = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(?!=)(.*)$", re.MULTILINE)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIMPLE_STRING = re.compile(r'"([^"\\]*)"')
 _INTEGER = re.compile(r"-?\d{1,18}")
-_TARGET = re.compile(r"\btarget\s*\.", re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+MAX_EXPRESSION: Final = 16 * 1024
+"""Longer expressions are not evaluated: classad2 descends into them, and the stack ends before they do."""
+
 _VANILLA: Final = 5
 
 
@@ -42,11 +46,10 @@ class Ad:
     """
 
     def __init__(self, text: str, what: str) -> None:
-        found = _LINE.findall(text)
+        found = [(name, value.strip()) for name, value in _LINE.findall(text)]
         lines = text.count("\n") + (not text.endswith("\n")) if text else 0
-        if len(found) != lines:
+        if len(found) != lines or not all(value for _, value in found):
             _refuse_other_lines(text, what, len(found))
-        self._text = text
         self._what = what
         self._values: dict[str, str] = {name.lower(): value for name, value in found}
         self._parsed: classad2.ClassAd | None = None
@@ -65,7 +68,17 @@ class Ad:
         if simple is not None:
             return simple
         tree = self._classad().lookup(name)
-        return _plain(tree.eval(self._classad(), target._classad() if target else None))  # noqa: SLF001 - its own kind
+        if tree is None:  # too long an expression
+            return Missing.ERROR
+        try:
+            return _plain(tree.eval(self._classad(), target._classad() if target else None))  # noqa: SLF001 - its own kind
+        except (classad2.ClassAdException, UnicodeError, RecursionError):
+            return Missing.ERROR
+
+    def asks(self, name: str, target: Ad) -> bool:
+        """Whether the attribute's expression looks at the target: it may have another value elsewhere."""
+        words = {word.lower() for word in _NAME.findall(_QUOTED.sub("", self.text_of(name)))}
+        return "target" in words or any(word not in self._values and word in target._values for word in words)
 
     def is_true(self, name: str, target: Ad | None = None) -> bool:
         """Whether the attribute is true; a number other than 0 counts, as in HTCondor."""
@@ -79,8 +92,14 @@ class Ad:
 
     def _classad(self) -> classad2.ClassAd:
         if self._parsed is None:
-            parsed = classad2.parseOne(self._text, classad2.ParserType.Old)
-            if len(parsed) < len(self._values):
+            usable = {
+                name: value
+                for name, value in self._values.items()
+                if len(value) <= MAX_EXPRESSION or _SIMPLE_STRING.fullmatch(value)
+            }
+            text = "".join(f"{name} = {value}\n" for name, value in usable.items())
+            parsed = classad2.parseOne(text, classad2.ParserType.Old)
+            if len(parsed) < len(usable):
                 raise StatusError(
                     HookStatus.HOOK_INTERNAL_ERROR,
                     f"{self._what}: only {len(parsed)} of {len(self._values)} attributes can be read",
@@ -112,7 +131,8 @@ def _plain(value: object) -> Value:
 def _refuse_other_lines(text: str, what: str, found: int) -> None:
     """Blank lines are allowed; anything else that is no attribute is named with its number."""
     for number, line in enumerate(text.split("\n"), 1):
-        if line.strip() and not _LINE.match(line):
+        found_here = _LINE.match(line)
+        if line.strip() and not (found_here and found_here.group(2).strip()):
             raise StatusError(
                 HookStatus.HOOK_INTERNAL_ERROR,
                 f"{what}: line {number} is no attribute: {printable(line, 60)!r} ({found} attributes read)",
@@ -206,7 +226,7 @@ def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
         if value is Missing.UNDEFINED:
             continue
         if not isinstance(value, str):
-            raise _no_string(name, value, job.text_of(name))
+            raise _no_string(name, value, job.text_of(name), elsewhere=job.asks(name, target))
         if not value:
             empty = empty or name
             continue
@@ -217,13 +237,13 @@ def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
     return None, ""
 
 
-def _no_string(name: str, value: Value, text: str) -> StatusError:
+def _no_string(name: str, value: Value, text: str, *, elsewhere: bool) -> StatusError:
     shown = printable(text, 100)
     if value is not Missing.ERROR:
         what = f"is {value} and not a string, so it names no image"
         return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, f"{name}: {what}")
     message = f"{name}: its expression evaluates to an error: {shown}"
-    if _TARGET.search(text):  # it asks the machine: another EP may give it a value
+    if elsewhere:  # another EP may give it a value
         return StatusError(HookStatus.NO_CONTAINER_RUNTIME, f"{message} (on this EP)")
     return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, message)
 

@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
+from urllib.parse import quote
 
-_VERSION_FILE = re.compile(r"\d{8}T\d{6}Z\.sif")
+_VERSION_FILE = re.compile(r"[0-9]{8}T[0-9]{6}Z\.sif")
 _KEY = re.compile(r"[0-9a-f]{64}\.(?:sif|sandbox)")
 
 LATEST: Final = "latest.txt"
@@ -102,7 +103,7 @@ def tree_name(name: str) -> str:
 
 def tree_url(base: str, arch: str, name: str, file: str) -> str:
     """Return the URL of `file` of the image `name` in the publication tree at `base`."""
-    return f"{base.rstrip('/')}/{arch}/{tree_name(name)}/{file}"
+    return f"{base.rstrip('/')}/{arch}/{quote(tree_name(name), safe='')}/{file}"
 
 
 def is_version_file(text: str) -> bool:

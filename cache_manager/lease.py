@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from cache_manager.entry import read_object
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -46,7 +48,7 @@ class Lease:
     @classmethod
     def from_json(cls, text: str) -> Lease:
         """Read a lease file. Raises ValueError if it is none."""
-        values = json.loads(text)
+        values = read_object(text)
         try:
             holder = Holder(int(values["pid"]), int(values["start_ticks"]))
             return cls(
@@ -57,7 +59,7 @@ class Lease:
                 float(values["taken_at"]),
                 str(values.get("job_id", "")),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"no lease: {error!r}") from None
 
 

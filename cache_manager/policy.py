@@ -190,6 +190,10 @@ def verdict(
     others = [failure.why for failure in failures if failure is not main]
     also = f" [also tried: {'; '.join(others)}]" if others else ""
     advice = f" -- {status.remedy}" if status.holds and status.remedy else ""
+    if named_by == "default" and status.holds:
+        # the user can mend nothing, and another EP has another default image
+        message = f"default image {image.short} of this EP (IMAGE_CACHE_DEFAULT_IMAGE): {main.why}{also}"
+        return Verdict(HookStatus.HOOK_INTERNAL_ERROR, message)
     return Verdict(status, f"{image.short}: {main.why}{advice}{also}")
 
 

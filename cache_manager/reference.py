@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+from urllib.parse import urlsplit
 
 from cache_manager.status import HookStatus, StatusError
-from cache_manager.text import printable
+from cache_manager.text import printable, without_secrets
 
 MAX_BYTES: Final = 4096
 """Longer references are refused: no path (PATH_MAX) and no server takes them."""
@@ -68,10 +69,9 @@ class ImageReference:
         """
         if self.published_name or not self.scheme:
             return self.published_name or self.text
-        plain = self.text.partition("?")[0].partition("#")[0]
-        prefix, slashes, rest = plain.partition("://")
-        host, slash, path = rest.partition("/")
-        return f"{prefix}{slashes}{host.rpartition('@')[2]}{slash}{path}" if slashes else plain
+        if self.kind is ReferenceKind.REGISTRY:  # its `@` is a digest's
+            return self.text.partition("?")[0]
+        return without_secrets(self.text).partition("?")[0].partition("#")[0]
 
     @classmethod
     def parse(cls, text: str, *, plugin_schemes: frozenset[str] = PLUGIN_SCHEMES) -> ImageReference:
@@ -82,11 +82,11 @@ class ImageReference:
             return _parse_url(text, found.group(1), text[found.end() :], plugin_schemes)
         clean = text.rstrip("/") if text.strip("/") else text
         _refuse_dots(text, clean)
-        if not clean.startswith("/"):
-            return cls(clean, ReferenceKind.JOB_FILE, path=clean)
-        parts = [part for part in clean.split("/") if part]
+        parts = [part for part in clean.split("/") if part not in {"", "."}]
         if not parts:
             raise _invalid(text, "names no file")
+        if not clean.startswith("/"):
+            return cls(clean, ReferenceKind.JOB_FILE, path="/".join(parts))
         if parts[0] == "cvmfs":
             if len(parts) < 3:  # noqa: PLR2004 - cvmfs, repository, image
                 raise _invalid(text, "names no image below /cvmfs/<repository>/")
@@ -102,7 +102,7 @@ class ImageReference:
 
 
 def _invalid(text: str, what: str) -> StatusError:
-    shown = printable(text)
+    shown = printable(without_secrets(text))
     return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, f"image {shown!r}: {what}")
 
 
@@ -123,6 +123,17 @@ def _refuse_dots(text: str, path: str) -> None:
         raise _invalid(text, "`..` is not allowed in the path of an image")
 
 
+def _refuse_host(text: str, rest: str) -> None:
+    """Refuse a URL that has no host, or a port that is none: nobody can ever fetch it."""
+    try:
+        parts = urlsplit(f"https://{rest}")  # a token's name in front of the scheme confuses it
+        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError as error:
+        raise _invalid(text, f"no usable host: {error}") from None
+    if not usable:
+        raise _invalid(text, "names no host")
+
+
 def _parse_url(text: str, prefix: str, rest: str, plugin_schemes: frozenset[str]) -> ImageReference:
     bad = _NOT_IN_URL.search(text)
     if bad:
@@ -137,6 +148,8 @@ def _parse_url(text: str, prefix: str, rest: str, plugin_schemes: frozenset[str]
         if not local:
             raise _invalid(text, "a file URL has the form file:///path")
         return ImageReference.parse(local)
+    if scheme in HTTP_SCHEMES or scheme == "pelican":
+        _refuse_host(text, rest)
     kinds = (
         (REGISTRY_SCHEMES, ReferenceKind.REGISTRY),
         (HTTP_SCHEMES, ReferenceKind.HTTP),

@@ -9,10 +9,11 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeVar
 
-from cache_manager.reference import ImageReference
+from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.status import StatusError
 
 PREFIX: Final = "IMAGE_CACHE_"
@@ -28,7 +29,7 @@ OTHER_KNOBS: Final = (
 """What HTCondor itself reads with our prefix."""
 
 _T = TypeVar("_T")
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _SIZES: Final = {"": 1, "b": 1} | {
     f"{letter}{suffix}": base**power
     for power, letter in enumerate("kmgt", 1)
@@ -53,11 +54,11 @@ def parse_time(text: str) -> float:
     return float(_quantity(text, _TIMES, "a time like 15m"))
 
 
-def _quantity(text: str, units: Mapping[str, int], wanted: str) -> float:
+def _quantity(text: str, units: Mapping[str, int], wanted: str) -> Decimal:
     found = _QUANTITY.fullmatch(text.strip())
     if not found or found.group(2).lower() not in units:
-        raise ValueError(f"is no {wanted.removeprefix('a ')}: {text!r} (units: {' '.join(filter(None, units))})")
-    return float(found.group(1)) * units[found.group(2).lower()]
+        raise ValueError(f"is no {wanted.removeprefix('a ')}: {text[:40]!r} (units: {' '.join(filter(None, units))})")
+    return Decimal(found.group(1)) * units[found.group(2).lower()]
 
 
 def _count(text: str) -> int:
@@ -106,9 +107,12 @@ def _images(text: str) -> tuple[tuple[int, ImageReference], ...]:
         weighted = _WEIGHTED.fullmatch(word)
         weight, name = (int(weighted.group(1)), weighted.group(2)) if weighted else (100, word)
         try:
-            images.append((weight, ImageReference.parse_configured(name)))
+            image = ImageReference.parse_configured(name)
         except StatusError as error:
             raise ValueError(error.message) from None
+        if image.kind in {ReferenceKind.JOB_FILE, ReferenceKind.REGISTRY}:
+            raise ValueError(f"{word!r} is {image.kind.value}, which this EP does not have for every job")
+        images.append((weight, image))
     if images and not any(weight for weight, _ in images):
         raise ValueError("gives no image a weight above 0%")
     return tuple(images)
@@ -205,7 +209,7 @@ class Settings:
                 values[one.name] = one.metadata["parse"](text)
             except ValueError as error:
                 faults.append(f"{name}: {error}")
-        if not faults and values["low_watermark"] > values["high_watermark"]:
+        if values.get("low_watermark", 0) > values.get("high_watermark", 100):
             faults.append(
                 f"{PREFIX}LOW_WATERMARK: is above the high one ({values['low_watermark']} > {values['high_watermark']})"
             )
@@ -214,8 +218,17 @@ class Settings:
         return cls(**values)
 
     def allows(self, image: ImageReference) -> bool:
-        """Whether the site's allow list lets this image run."""
-        return any(fnmatchcase(image.text, glob) or fnmatchcase(image.short, glob) for glob in self.allow)
+        """Whether the site's allow list lets this image run.
+
+        A published name stands for the site's own repositories alone, and a file that came with the job is `./name`:
+        `htc/*` allows neither another repository's image of that name nor a file in a directory `htc`.
+        """
+        names = {image.text, image.short}
+        if image.kind is ReferenceKind.JOB_FILE:
+            names = {f"./{image.path}"}
+        elif image.repository and image.repository not in self.cvmfs_repositories:
+            names = {image.text}
+        return any(fnmatchcase(name, glob) for name in names for glob in self.allow)
 
     def default_for(self, slot: str, gpus: int) -> ImageReference | None:
         """Return the image for a job that names none. The choice among weighted ones is the slot's, and stays."""
@@ -251,9 +264,10 @@ def knob_names() -> tuple[str, ...]:
 
 def _default_text(default: str, knobs: Mapping[str, str]) -> str:
     """Expand the macros that defaults are written with."""
-    root = knobs.get("IMAGE_CACHE_DIR", "").strip() or f"{knobs.get('LOCAL_DIR', '/var')}/image_cache"
+    local = knobs.get("LOCAL_DIR") or "/var"
+    root = knobs.get("IMAGE_CACHE_DIR", "").strip().rstrip("/") or f"{local}/image_cache"
     expanded = default.replace("$(IMAGE_CACHE_DIR)", root)
-    expanded = expanded.replace("$(LOCAL_DIR)", knobs.get("LOCAL_DIR") or "/var")
+    expanded = expanded.replace("$(LOCAL_DIR)", local)
     return expanded.replace("$(LOG)", knobs.get("LOG") or "/var/log/condor")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from cache_manager import disk
-from cache_manager.entry import CacheEntry
+from cache_manager.entry import CacheEntry, read_object
 from cache_manager.layout import CacheLayout
 from cache_manager.lease import Lease
 from cache_manager.reconcile import DiskState, FoundEntry, Repair
@@ -52,7 +52,7 @@ class Staging:
     def write(self, data: bytes) -> None:
         """Take the next bytes."""
         if self.size_bytes + len(data) > self._granted:
-            self._reserve(max(self.size_bytes + len(data), 2 * self._granted))
+            self._reserve_more(self.size_bytes + len(data))
         if self._descriptor < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self.directory / IMAGE, flags, 0o444)
@@ -82,6 +82,13 @@ class Staging:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _reserve_more(self, total: int) -> None:
+        """Reserve for an image of unknown size: ahead of it, or else what it needs now."""
+        try:
+            self._reserve(max(total, 2 * self._granted))
+        except StatusError:
+            self._reserve(total)
 
     def _reserve(self, total: int) -> None:
         self._grow(total)
@@ -144,9 +151,9 @@ class Store:
         for name in repair.broken_entries:
             self.discard(Path(self.layout.entries) / name)
         for name in repair.dead_leases:
-            (Path(self.layout.leases) / name).unlink(missing_ok=True)
+            self.discard(Path(self.layout.leases) / name)
         for name in repair.dead_objects:
-            (Path(self.layout.objects) / name).unlink(missing_ok=True)
+            self.discard(Path(self.layout.objects) / name)
         for name in repair.leftovers:
             self.discard(self._staging_dir(name))
         for name in _names(self.layout.trash):
@@ -217,6 +224,9 @@ class Store:
             path.rename(target)
         except FileNotFoundError:
             return None
+        except PermissionError:  # moving a directory writes its `..`
+            path.chmod(0o700)
+            path.rename(target)
         return target
 
     def image_bytes(self, key: str) -> int:
@@ -225,6 +235,13 @@ class Store:
             return os.lstat(self.layout.image(key)).st_size
         except OSError:
             return -1
+
+    def staged_bytes(self, nonce: str) -> int:
+        """Return how much of an image that comes in is on disk."""
+        try:
+            return os.lstat(self._staging_dir(nonce) / IMAGE).st_blocks * 512
+        except OSError:
+            return 0
 
     def touch(self, key: str, now: float) -> None:
         """Remember the last use of an entry."""
@@ -280,10 +297,10 @@ def _read_lease(path: Path) -> Lease | None:
 
 def _read_object(path: Path) -> dict[str, str | float] | None:
     try:
-        record = json.loads(_read(path))
+        record = read_object(_read(path))
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("url"), str) else None
+    return record if isinstance(record.get("url"), str) else None
 
 
 def _sync(directory: Path) -> None:
@@ -297,6 +314,7 @@ def _sync(directory: Path) -> None:
 def _remove(path: Path) -> None:
     """Remove a tree, also one with directories that forbid it to their owner."""
     if path.is_dir() and not path.is_symlink():
+        path.chmod(0o700)
         for top, directories, _ in os.walk(path):
             for name in directories:
                 inside = Path(top) / name

@@ -7,6 +7,16 @@ import re
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+def without_secrets(text: str) -> str:
+    """Return a reference without what may be secret: the user part and the query of a URL. Others stay as they are."""
+    if "://" not in text:
+        return text
+    prefix, _, rest = text.partition("://")
+    rest = re.split("[?#]", rest, maxsplit=1)[0]
+    host, slash, path = rest.partition("/")
+    return f"{prefix}://{host.rpartition('@')[2]}{slash}{path}"
+
+
 def printable(text: str, limit: int = 120) -> str:
     """Return `text` on one line, control characters replaced, the middle of long ones left out."""
     clean = _CONTROL.sub("?", text)

@@ -22,8 +22,11 @@ Literal = str | bool | int
 
 
 def quote(text: str) -> str:
-    r"""Return a ClassAd string literal: `\` and `"` escaped, control characters turned into a blank."""
-    return '"' + _CONTROL.sub(" ", text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    r"""Return a ClassAd string literal of the old syntax: `"` escaped, control characters turned into a blank.
+
+    A backslash stands for itself there, unless a quote follows that does not end the line.
+    """
+    return '"' + _CONTROL.sub(" ", text).replace('"', '\\"') + '"'
 
 
 def render(attributes: dict[str, Literal]) -> bytes:
@@ -57,12 +60,14 @@ def runs_image(path: str, *, sandbox: bool, message: str) -> bytes:
         "WantDockerImage": False,
         "WantDocker": False,
     }
-    return render(attributes) + status(HookStatus.OK, message)
+    ad = render(attributes)
+    return ad + status(HookStatus.OK, message, MAX_BYTES - len(ad))
 
 
-def status(result: HookStatus, message: str) -> bytes:
-    """Return the status alone: an untouched job (OK), or one that does not run here."""
+def status(result: HookStatus, message: str, room_bytes: int = MAX_BYTES) -> bytes:
+    """Return the status alone: an untouched job (OK), or one that does not run here. The message fits the room."""
     attributes: dict[str, Literal] = {"HookStatusCode": result.code}
     if message:
-        attributes["HookStatusMessage"] = shorten(message, MESSAGE_BYTES)
+        # each character may have to be escaped
+        attributes["HookStatusMessage"] = shorten(message, min(MESSAGE_BYTES, (room_bytes - 64) // 2))
     return render(attributes)

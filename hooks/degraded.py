@@ -114,5 +114,5 @@ def runs(path: str, why: str, *, sandbox: bool) -> bytes:
 
 def status(code: int, message: str) -> bytes:
     """Return the status lines."""
-    clean = "".join(c if c.isprintable() else " " for c in message).replace("\\", "\\\\").replace('"', '\\"')
+    clean = "".join(c if c.isprintable() else " " for c in message).replace('"', '\\"')
     return f'HookStatusCode = {code}\nHookStatusMessage = "{clean}"\n'.encode("utf-8", "replace")

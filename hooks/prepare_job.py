@@ -44,7 +44,7 @@ def text_of(error: BaseException) -> str:
 def block(code: int, message: str) -> bytes:
     """Return an answer's lines: the status, and a message escaped for a ClassAd string."""
     clean = "".join(" " if ord(c) < 32 or 126 < ord(c) < 160 else c for c in message[:1500])
-    clean = clean.replace("\\", "\\\\").replace('"', '\\"')
+    clean = clean.replace('"', '\\"')
     return f'HookStatusCode = {code}\nHookStatusMessage = "{clean}"\n'.encode("utf-8", "replace")
 
 
