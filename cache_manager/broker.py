@@ -105,7 +105,9 @@ class Broker:
             why = f"{candidate.source.value}: not here within the hook's deadline; the fetch goes on for the next job"
             return Failed(HookStatus.DEADLINE_EXCEEDED, why)
         except StatusError as error:
-            return Failed(error.status, error.message, existing=error.status not in _PROVE_NOTHING)
+            # a tree that names a version has the image, whatever becomes of the fetch
+            existing = candidate.source is SourceKind.TREE or error.status not in _PROVE_NOTHING
+            return Failed(error.status, error.message, existing=existing)
 
     async def _from_source(
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings

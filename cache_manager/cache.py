@@ -38,8 +38,9 @@ QUICK_ENDS: Final = 3
 TOUCH_S: Final = 1.0
 """Uses of an entry closer together than this are one use: thousands of jobs a second start with one image."""
 
-UNKNOWN_BYTES: Final = 1 << 20
-"""The first reservation of an image whose size nobody says; it grows as the image comes in."""
+BLOCK_BYTES: Final = 4096
+OVERHEAD_BYTES: Final = 2 * BLOCK_BYTES
+"""What an entry takes beside its image: its record and its directory."""
 
 
 @dataclass
@@ -131,14 +132,12 @@ class Cache:
         entry = self.entries.get(f"{digest}.sif")
         if entry is None:
             return None
-        found = self.store.image_bytes(entry.key)
-        if found != entry.size_bytes and self.read_only:
-            return None
-        if found != entry.size_bytes:
-            log.error("%s: entry %s has %d of %d bytes: dropped", entry.name, entry.key, found, entry.size_bytes)
+        if self.store.is_whole(entry):
+            return entry
+        if not self.read_only:
+            log.error("%s: entry %s is not as it was (%d bytes): dropped", entry.name, entry.key, entry.size_bytes)
             self._give_up([entry.key])
-            return None
-        return entry
+        return None
 
     def acquire(self, key: str, holder: Holder | None, now: float, job_id: str = "") -> Path:
         """Lease an entry to a holder and return the path of its image. The lease file exists when this returns.
@@ -184,9 +183,9 @@ class Cache:
         self._changed()
 
     def poll_holders(self) -> None:
-        """Release the leases of holders that ended and that no pidfd watches."""
-        for holder, descriptor in list(self._descriptors.items()):
-            if descriptor is None and not processes.is_alive(holder):
+        """Release the leases of holders that ended: those that no pidfd watches, or whose event is yet to come."""
+        for holder in list(self._descriptors):
+            if not processes.is_alive(holder):
                 self.release(holder)
 
     def _watch(self, lease: Lease) -> None:
@@ -211,7 +210,7 @@ class Cache:
         settings = self._settings()
         if self.trouble:
             raise StatusError(HookStatus.CACHE_UNUSABLE, self.trouble)
-        if size_bytes > settings.max_bytes or (settings.max_inodes and inodes > settings.max_inodes):
+        if _extra(size_bytes) + size_bytes > settings.max_bytes or 0 < settings.max_inodes < inodes:
             raise StatusError(
                 HookStatus.IMAGE_TOO_LARGE,
                 f"{name}: larger than this cache may hold ({human_bytes(size_bytes)},"
@@ -219,23 +218,38 @@ class Cache:
             )
         before = self.reservations.get(nonce, Reservation(nonce, 0, 0))
         more = Usage(max(0, size_bytes - before.size_bytes), max(0, inodes - before.inodes))
+        cap = self._cap(nonce, size_bytes, settings)
+        plan = self._plan(more, cap)
+        if not plan.enough:
+            self.poll_holders()  # whoever ended a moment ago
+            plan = self._plan(more, cap)
+        if not plan.enough:
+            raise self._no_room(name, more, cap, plan)
+        self._give_up(plan.keys)
+        self.reservations[nonce] = Reservation(nonce, max(size_bytes, before.size_bytes), max(inodes, before.inodes))
+
+    def _plan(self, more: Usage, cap: Cap) -> EvictionPlan:
+        plan = eviction.make_room(self.entries.values(), self.in_use, self.usage, more, cap)
+        if (plan.keys or not plan.enough) and self._quarantined.inodes:
+            self._empty_quarantine()  # before any image that is good
+            return eviction.make_room(self.entries.values(), self.in_use, self.usage, more, cap)
+        return plan
+
+    def _cap(self, nonce: str, size_bytes: int, settings: Settings) -> Cap:
+        """Return the limits for what is reserved: the entries will take a little more than their images.
+
+        What is reserved and not yet written is still free for the file system, and not for us. Raises StatusError.
+        """
+        others = [one for one in self.reservations.values() if one.nonce != nonce]
+        extra = _extra(size_bytes) + sum(_extra(one.size_bytes) for one in others)
         try:
-            # what is reserved and not yet written is still free for statvfs, and not for us
             pending = sum(
                 max(0, one.size_bytes - self.store.staged_bytes(one.nonce)) for one in self.reservations.values()
             )
             free = self.store.room().free_bytes - pending
         except OSError as error:
             raise StatusError(HookStatus.CACHE_UNUSABLE, f"{self.store.root}: {error.strerror}") from None
-        cap = Cap(settings.max_bytes, settings.max_inodes, free - settings.min_free_bytes)
-        plan = eviction.make_room(self.entries.values(), self.in_use, self.usage, more, cap)
-        if (plan.keys or not plan.enough) and self._quarantined.inodes:
-            self._empty_quarantine()  # before any image that is good
-            plan = eviction.make_room(self.entries.values(), self.in_use, self.usage, more, cap)
-        if not plan.enough:
-            raise self._no_room(name, more, cap, plan)
-        self._give_up(plan.keys)
-        self.reservations[nonce] = Reservation(nonce, max(size_bytes, before.size_bytes), max(inodes, before.inodes))
+        return Cap(settings.max_bytes - extra, settings.max_inodes, free - settings.min_free_bytes)
 
     def _no_room(self, name: str, need: Usage, cap: Cap, plan: EvictionPlan) -> StatusError:
         disk_is_full = need.size_bytes - cap.free_bytes > self.usage.size_bytes + need.size_bytes - cap.size_bytes
@@ -261,6 +275,7 @@ class Cache:
     def add(self, entry: CacheEntry, located: Located, now: float) -> None:
         """Take up an entry that was committed; its reservation ends by the caller in the same turn."""
         self.entries[entry.key] = replace(entry, last_used_at=now)
+        self.store.touch(entry.key, now)
         self.counters.fetched_bytes += entry.size_bytes
         self.remember(
             located.object_id,
@@ -335,3 +350,8 @@ class Cache:
             log.info("evicted %s (%s, %s)", entry.name, key, human_bytes(entry.disk_bytes))
             self._remove_later([trashed] if trashed else [])
             self._changed()
+
+
+def _extra(size_bytes: int) -> int:
+    """Return what an entry takes on disk beyond its image's bytes."""
+    return -size_bytes % BLOCK_BYTES + OVERHEAD_BYTES

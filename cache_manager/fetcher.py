@@ -14,11 +14,12 @@ import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from cache_manager import sif
-from cache_manager.cache import UNKNOWN_BYTES, Cache
+from cache_manager.cache import Cache
 from cache_manager.entry import CacheEntry
 from cache_manager.lease import Holder
 from cache_manager.memory import Memory
@@ -88,13 +89,13 @@ class Fetcher:
         When this call is cancelled its interest ends; the fetch goes on for the next job.
         """
         identity = wanted.located.digest or wanted.located.object_id
-        self._refuse_remembered(identity)
+        self._refuse_remembered(wanted.located.object_id)
         flight = self.flights.get(identity)
         if flight is None:
             flight = Flight(wanted, self._clock())
             self.flights[identity] = flight
             flight.task = asyncio.create_task(self._fly(flight))
-            flight.task.add_done_callback(lambda task: self._landed(identity, task))
+            flight.task.add_done_callback(lambda task: self._landed(identity, wanted, task))
         interest = (holder, job_id) if holder else None
         if interest:
             flight.waiting.append(interest)
@@ -125,20 +126,20 @@ class Fetcher:
         """Return what failed a short time ago, as text."""
         return [f"{error.status.name}: {error.message}" for _, error in self.failures.current(self._clock())]
 
-    def _refuse_remembered(self, identity: str) -> None:
+    def _refuse_remembered(self, object_id: str) -> None:
         now = self._clock()
-        failed = self.failures.get(identity, now)
+        failed = self.failures.get(object_id, now)
         if failed is not None:
-            wait = self.failures.until(identity) - now
+            wait = self.failures.until(object_id) - now
             raise StatusError(failed.status, f"{failed.message} (asked again in {wait:.0f} s)")
 
-    def _landed(self, identity: str, task: asyncio.Task[CacheEntry]) -> None:
+    def _landed(self, identity: str, wanted: Wanted, task: asyncio.Task[CacheEntry]) -> None:
         self.flights.pop(identity, None)
         error = None if task.cancelled() else task.exception()  # taken, also when nobody waits any more
         if isinstance(error, StatusError):
             log.warning("not fetched: %d %s: %s", error.status.code, error.status.name, error.message)
             if error.status not in _OURS:
-                self.failures.put(identity, error, self._clock() + FAILURE_TTL_S)
+                self.failures.put(wanted.located.object_id, error, self._clock() + FAILURE_TTL_S)
         elif error is not None:
             log.error("fetch failed", exc_info=error)
 
@@ -149,7 +150,7 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         try:
-            self._cache.reserve(nonce, wanted.name, wanted.located.size_bytes or UNKNOWN_BYTES)
+            self._cache.reserve(nonce, wanted.name, wanted.located.size_bytes or 0)
 
             def grow(total: int) -> None:
                 """Reserve from the transfer's thread: only the loop changes the state."""
@@ -166,7 +167,8 @@ class Fetcher:
             raise _disk_trouble(wanted.name, error) from None
         finally:
             self._cache.unreserve(nonce)
-            await asyncio.shield(loop.run_in_executor(None, self._cache.store.discard_staging, nonce))
+            with suppress(OSError):  # it was moved away, or the root is unusable: which is told elsewhere
+                await asyncio.shield(loop.run_in_executor(None, self._cache.store.discard_staging, nonce))
         spent = time.monotonic() - began
         rate = human_bytes(entry.size_bytes / max(spent, 0.001))
         log.info(

@@ -40,8 +40,7 @@ class Helper:
                 except OSError:
                     reply = b""
                 if reply.endswith(b"\n"):
-                    answer: dict[str, Any] = json.loads(reply)
-                    return answer
+                    return _object(reply)
                 self._drop(child)
                 if attempt == 2:  # noqa: PLR2004 - the second
                     break
@@ -95,6 +94,17 @@ class Helper:
         _close_pipes(child)
         child.wait(5)
         self._child = None
+
+
+def _object(reply: bytes) -> dict[str, Any]:
+    """Return the child's answer. Raises Hangs for one that is none: a child that is broken cannot say either."""
+    try:
+        answer = json.loads(reply)
+    except ValueError:
+        raise Hangs from None
+    if not isinstance(answer, dict):
+        raise Hangs
+    return answer
 
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:

@@ -19,6 +19,7 @@ from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
 
 _LINE = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(?!=)(.*)$", re.MULTILINE)
+_BLANK: Final = " \t\r"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIMPLE_STRING = re.compile(r'"([^"\\]*)"')
 _INTEGER = re.compile(r"-?\d{1,18}")
@@ -46,7 +47,7 @@ class Ad:
     """
 
     def __init__(self, text: str, what: str) -> None:
-        found = [(name, value.strip()) for name, value in _LINE.findall(text)]
+        found = [(name, value.strip(_BLANK)) for name, value in _LINE.findall(text)]
         lines = text.count("\n") + (not text.endswith("\n")) if text else 0
         if len(found) != lines or not all(value for _, value in found):
             _refuse_other_lines(text, what, len(found))
@@ -67,17 +68,32 @@ class Ad:
         simple = _literal(text)
         if simple is not None:
             return simple
-        tree = self._classad().lookup(name)
-        if tree is None:  # too long an expression
+        try:
+            tree = self._classad().lookup(name)
+        except KeyError:  # its expression is too long
             return Missing.ERROR
         try:
-            return _plain(tree.eval(self._classad(), target._classad() if target else None))  # noqa: SLF001 - its own kind
+            value = _plain(tree.eval(self._classad(), target._classad() if target else None))  # noqa: SLF001 - its own kind
         except (classad2.ClassAdException, UnicodeError, RecursionError):
             return Missing.ERROR
+        return Missing.ERROR if value is Missing.UNDEFINED and self._is_circular(name.lower()) else value
+
+    def _is_circular(self, name: str) -> bool:
+        """Whether an attribute's expression comes back to it. classad2 calls that undefined, which names no image."""
+        seen: set[str] = set()
+        next_ones = self._words(name)
+        while next_ones - seen:
+            seen |= next_ones
+            next_ones = {word for one in next_ones for word in self._words(one)}
+        return name in seen
+
+    def _words(self, name: str) -> set[str]:
+        """Return the names in an attribute's expression."""
+        return {word.lower() for word in _NAME.findall(_QUOTED.sub("", self.text_of(name)))}
 
     def asks(self, name: str, target: Ad) -> bool:
         """Whether the attribute's expression looks at the target: it may have another value elsewhere."""
-        words = {word.lower() for word in _NAME.findall(_QUOTED.sub("", self.text_of(name)))}
+        words = self._words(name)
         return "target" in words or any(word not in self._values and word in target._values for word in words)
 
     def is_true(self, name: str, target: Ad | None = None) -> bool:
@@ -132,7 +148,7 @@ def _refuse_other_lines(text: str, what: str, found: int) -> None:
     """Blank lines are allowed; anything else that is no attribute is named with its number."""
     for number, line in enumerate(text.split("\n"), 1):
         found_here = _LINE.match(line)
-        if line.strip() and not (found_here and found_here.group(2).strip()):
+        if line.strip() and not (found_here and found_here.group(2).strip(_BLANK)):
             raise StatusError(
                 HookStatus.HOOK_INTERNAL_ERROR,
                 f"{what}: line {number} is no attribute: {printable(line, 60)!r} ({found} attributes read)",
@@ -230,6 +246,8 @@ def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
         if not value:
             empty = empty or name
             continue
+        if "\ufffd" in value:
+            raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"{name}: {printable(value)!r} is no UTF-8")
         text = f"docker://{value}" if name == "DockerImage" and "://" not in value else value
         return ImageReference.parse(text), name
     if empty:

@@ -97,8 +97,12 @@ def tree_name(name: str) -> str:
 
     A name without a tag means `latest`, as at every registry.
     """
-    last = name.rpartition("/")[2]
-    return (name if ":" in last else f"{name}:latest").replace("/", "__").replace(":", "__")
+    return with_tag(name).replace("/", "__").replace(":", "__")
+
+
+def with_tag(name: str) -> str:
+    """Return a published name with its tag, `latest` if it has none."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def tree_url(base: str, arch: str, name: str, file: str) -> str:

@@ -123,11 +123,11 @@ class Locator:
         record = self._cache.known(_pointer_id(candidate))
         if not record:
             return None
-        size = record.get("size_bytes")
+        size: object = record.get("size_bytes")
         return Located(
             url=str(record.get("target", "")),
             digest=str(record.get("digest", "")),
-            size_bytes=int(size) if isinstance(size, (int, float)) and size > 0 else None,
+            size_bytes=size if isinstance(size, int) and size > 0 else None,
         )
 
     def _remember(self, candidate: Candidate, located: Located) -> None:

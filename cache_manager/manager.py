@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -125,6 +126,7 @@ class Manager:
     async def run(self) -> None:
         """Serve until a signal. Raises ManagerError when it cannot begin."""
         os.umask(0o022)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked what ends us
         self._load()
         try:
             await self.server.start(self.settings.socket)
@@ -201,10 +203,11 @@ class Manager:
             log.error("configuration not read again, the old one stays: %s", error)  # noqa: TRY400 - it says it all
             self._configuration_trouble = f"configuration: {error}"
         else:
-            for name in ("root", "socket", "log"):
-                if getattr(settings, name) != getattr(self.settings, name):
+            fixed = {name: getattr(self.settings, name) for name in ("root", "socket", "log")}
+            for name, value in fixed.items():
+                if getattr(settings, name) != value:
                     log.warning("a new %s needs a restart of the manager", name)
-            self.settings = settings
+            self.settings = replace(settings, **fixed)
             self._configuration_trouble = ""
             log.info("configuration read again")
         self._changed()

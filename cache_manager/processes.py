@@ -73,8 +73,8 @@ def is_alive(one: Holder) -> bool:
 def holder_for(peer: Peer, stated_pid: int) -> Holder | None:
     """Return who holds a lease for the hook at the other end: the starter that it states, if that is an ancestor.
 
-    Without a statement it is the peer's parent. Where the peer cannot be seen (another pid namespace) there is only
-    the statement. None if no such process runs.
+    Without a statement it is the hook's parent; its launcher does not count. Where the peer cannot be seen (another
+    pid namespace) there is only the statement. None if no such process runs.
     """
     if peer.pid == 0:
         return holder(stated_pid)
@@ -84,10 +84,19 @@ def holder_for(peer: Peer, stated_pid: int) -> Holder | None:
         if found is None or found[0] <= 1:
             break
         pid = found[0]
-        first = first or pid
+        first = first or (None if _is_launcher(pid) else pid)
         if pid == stated_pid:
             return holder(pid)
     return holder(first) if first else None
+
+
+def _is_launcher(pid: int) -> bool:
+    """Whether a process is the shell that waits for our hook."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return len(words) > 1 and words[1].endswith(b"/prepare-job")
 
 
 def watch(one: Holder, ended: Callable[[], None], add_reader: Callable[[int, Callable[[], None]], None]) -> int | None:

@@ -128,8 +128,8 @@ def _refuse_host(text: str, rest: str) -> None:
     try:
         parts = urlsplit(f"https://{rest}")  # a token's name in front of the scheme confuses it
         usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError as error:
-        raise _invalid(text, f"no usable host: {error}") from None
+    except ValueError:
+        raise _invalid(text, "no usable host and port") from None
     if not usable:
         raise _invalid(text, "names no host")
 

@@ -20,6 +20,7 @@ from cache_manager.policy import Verdict
 from cache_manager.processes import Peer
 from cache_manager.protocol import Header, ProtocolError
 from cache_manager.status import HookStatus, StatusError
+from cache_manager.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,8 @@ class Server:
         try:
             if self._connections[peer.uid] <= CONNECTIONS_PER_UID:
                 await self._serve(Line(reader, writer, peer))
-        except (ConnectionError, EOFError, TimeoutError):
+        except (ConnectionError, EOFError, TimeoutError, asyncio.CancelledError):
+            # cancelled only when the manager ends, and asyncio would log that as an error
             log.debug("uid %d: the connection ended", peer.uid)
         finally:
             self._connections[peer.uid] -= 1
@@ -125,7 +127,11 @@ class Server:
         elif verb == "advertise":
             await self._advertise(line, follow="follow" in header.keys)
         elif verb in self._reports:
-            reply = await self._reports[verb](header, body)
+            try:
+                reply = await self._reports[verb](header, body)
+            except Exception as error:  # an admin's question must not end the connection without a word
+                log.exception("verb %s", verb)
+                reply = {"error": f"{type(error).__name__}: {error}"}
             await line.send(protocol.frame(json.dumps(reply).encode()))
         else:
             await line.send(protocol.frame(json.dumps({"error": f"unknown verb {verb!r}"}).encode()))
@@ -162,13 +168,13 @@ class Server:
         self._judged(request, verdict)
         log.info(
             "answer %s uid %d %s: %d %s in %.3f s: %s",
-            request.job_id or "?",
+            printable(request.job_id, 40) or "?",
             line.peer.uid,
-            header.keys.get("slot", "-"),
+            printable(header.keys.get("slot", "-"), 40),
             verdict.status.code,
             verdict.status.name,
             asyncio.get_running_loop().time() - began,
-            verdict.message or "untouched",
+            printable(verdict.message, 2000) or "untouched",
         )
         return block
 
@@ -190,11 +196,8 @@ class Server:
 def read_request(header: Header, body: bytes) -> jobad.JobRequest:
     """Return what the hook sent, its two ads told apart. Raises StatusError."""
     length = int(header.number("job", len(body)))
-    try:
-        job, machine = body[:length].decode(), body[length:].decode()
-    except UnicodeDecodeError as error:
-        message = f"job ad: no text: byte {error.start + 1} of {len(body)} is no UTF-8"
-        raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, message) from None
+    # an old locale's letters in some argument are nobody's business here
+    job, machine = body[:length].decode(errors="replace"), body[length:].decode(errors="replace")
     return jobad.read_request(job, machine, header.keys.get("scratch", ""))
 
 
@@ -202,6 +205,9 @@ def block_of(verdict: Verdict) -> bytes:
     """Return the lines that the hook prints for a verdict."""
     if verdict.image is None:
         return updatead.status(verdict.status, verdict.message)
+    if not updatead.can_say(verdict.image.path):
+        what = f"{printable(verdict.image.path)}: a path that cannot be written into an ad"
+        return updatead.status(HookStatus.HOOK_INTERNAL_ERROR, what)
     return updatead.runs_image(verdict.image.path, sandbox=verdict.image.sandbox, message=verdict.message)
 
 

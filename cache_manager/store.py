@@ -236,6 +236,14 @@ class Store:
         except OSError:
             return -1
 
+    def is_whole(self, entry: CacheEntry) -> bool:
+        """Whether an entry's record is there and its image has its size."""
+        try:
+            os.lstat(self.layout.entries / entry.key / RECORD)
+        except OSError:
+            return False
+        return self.image_bytes(entry.key) == entry.size_bytes
+
     def staged_bytes(self, nonce: str) -> int:
         """Return how much of an image that comes in is on disk."""
         try:

@@ -46,6 +46,11 @@ def render(attributes: dict[str, Literal]) -> bytes:
     return block
 
 
+def can_say(path: str) -> bool:
+    """Whether a path can stand in an ad as it is: control characters and bytes that are no UTF-8 cannot."""
+    return not _CONTROL.search(path) and not any("\ud800" <= c <= "\udfff" for c in path)
+
+
 def runs_image(path: str, *, sandbox: bool, message: str) -> bytes:
     """Return the universal answer: the job runs in the image at `path`, whatever kind of job it is.
 

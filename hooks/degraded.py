@@ -21,16 +21,17 @@ def answer(options: dict[str, str], job: bytes, why: str, ends: float) -> bytes:
     values = attributes(job)
     named = [values[name] for name in NAMES if name in values and values[name].lower() != b"undefined"]
     wants = any(values.get(name, b"").lower() == b"true" for name in FLAGS)
-    if not values:
-        return status(INTERNAL_ERROR, f"job ad: no attributes ({len(job)} bytes)")
+    if not values or not all(is_attribute(line) for line in job.split(b"\n") if line.strip()):
+        return status(INTERNAL_ERROR, f"job ad: not one attribute a line ({len(job)} bytes, {len(values)} attributes)")
     if values.get(b"wantdocker", b"").lower() == b"true":
         return b"HookStatusCode = 0\n"
     if not named and not wants and not options["default-image"]:
         return b"HookStatusCode = 0\n"
     path = plain_path(named[0]) if named else b""
     allowed = options["degraded"] in ("yes", "*")
-    if path and allowed and not below(path, options["root"] or options["socket"].rpartition("/")[0]):
-        kind, _, real = ask_child(path, min(ends - monotonic() - 1.0, PROBE_S)).partition(" ")
+    if path and allowed:
+        root = options["root"] or options["socket"].rpartition("/")[0]
+        kind, _, real = ask_child(path, root, min(ends - monotonic() - 1.0, PROBE_S)).partition(" ")
         if kind:
             return runs(real, why, sandbox=kind == "directory")
     subject = path.decode("utf-8", "replace") or (
@@ -46,6 +47,13 @@ def attributes(job: bytes) -> dict[bytes, bytes]:
     return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
 
 
+def is_attribute(line: bytes) -> bool:
+    """Whether a line sets an attribute: HTCondor would have stopped at any other, and lost the rest."""
+    name, equals, value = line.partition(b"=")
+    word = name.strip()
+    return bool(equals and value.strip()) and word.replace(b"_", b"a").isalnum() and not word[:1].isdigit()
+
+
 def plain_path(value: bytes) -> bytes:
     """Return an absolute path written as a plain literal, else nothing."""
     text = value[1:-1]
@@ -55,12 +63,7 @@ def plain_path(value: bytes) -> bytes:
     return text
 
 
-def below(path: bytes, root: str) -> bool:
-    """Whether the path leads into the cache, where nothing holds a lease for this job now."""
-    return bool(root) and (path + b"/").startswith(root.rstrip("/").encode() + b"/")
-
-
-def ask_child(path: bytes, limit_s: float) -> str:
+def ask_child(path: bytes, root: str, limit_s: float) -> str:
     """Return `file` or `directory` and the resolved path, or nothing. The child is left behind if it hangs."""
     if limit_s <= 0:
         return ""
@@ -68,7 +71,7 @@ def ask_child(path: bytes, limit_s: float) -> str:
     child = posix.fork()
     if child == 0:
         try:
-            posix.write(writer, what_is(path))
+            posix.write(writer, what_is(path, root))
         finally:
             posix._exit(0)  # a forked child must not run its parent's exit
     posix.close(writer)
@@ -84,13 +87,27 @@ def ask_child(path: bytes, limit_s: float) -> str:
     return kind
 
 
-def what_is(path: bytes) -> bytes:
-    """Return what the path is for this user, `file` or `directory`, and where it leads; nothing if it is no image."""
+def real_path(path: bytes) -> tuple[int, bytes]:
+    """Open a path and return the descriptor, and where it leads: every link followed. Raises OSError."""
+    descriptor = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK)
+    return descriptor, posix.readlink(b"/proc/self/fd/%d" % descriptor)
+
+
+def what_is(path: bytes, root: str) -> bytes:
+    """Return what the path is for this user, `file` or `directory`, and where it leads; nothing if it is no image.
+
+    Nothing too for what lies in the cache: nobody holds a lease for this job now.
+    """
     try:
-        descriptor = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK)
-        form = posix.fstat(descriptor).st_mode & 0o170000
         # the digest's directory and not the tag: a retag must not move a running job
-        real = posix.readlink(b"/proc/self/fd/%d" % descriptor)
+        descriptor, real = real_path(path)
+        form = posix.fstat(descriptor).st_mode & 0o170000
+        try:
+            cache = real_path(root.encode("utf-8", "surrogateescape"))[1]
+        except OSError:
+            cache = b""
+        if cache and (real + b"/").startswith(cache.rstrip(b"/") + b"/"):
+            return b""
         if form == 0o100000 and b"SIF_MAGIC" in posix.read(descriptor, 64):
             return b"file " + real
         return b"directory " + real if form == 0o040000 and posix.listdir(descriptor) else b""
@@ -114,5 +131,5 @@ def runs(path: str, why: str, *, sandbox: bool) -> bytes:
 
 def status(code: int, message: str) -> bytes:
     """Return the status lines."""
-    clean = "".join(c if c.isprintable() else " " for c in message).replace('"', '\\"')
+    clean = "".join(c if c.isprintable() else " " for c in message).replace("\\", "/").replace('"', "'")
     return f'HookStatusCode = {code}\nHookStatusMessage = "{clean}"\n'.encode("utf-8", "replace")

@@ -246,7 +246,7 @@ def receive(connection: _socket.socket) -> tuple[list[bytes], bytes]:
 
 def checked(body: bytes) -> bytes:
     """Return the block if HTCondor can read it; an answer that it would misread is an error."""
-    if not body.endswith(b"\n") or len(body) > MAX_BLOCK or b"HookStatusCode = " not in body or b"\0" in body:
+    if not body.endswith(b"\n") or len(body) > MAX_BLOCK or b"\nHookStatusCode = " not in b"\n" + body or b"\0" in body:
         raise ValueError(f"the manager's answer is no update ad ({len(body)} bytes)")
     return body
 

@@ -6,13 +6,18 @@ import argparse
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cache_manager.configuration import ConfigurationError, read_knobs
 from cache_manager.settings import Settings, SettingsError, socket_path
+from cache_manager.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+MAX_CELL: Final = 2000
+"""Longest text in a table. Names of images are other people's: control characters do not reach a terminal."""
 
 
 class CommandError(Exception):
@@ -61,7 +66,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(printable(cell, MAX_CELL) for cell in row))
     Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False).print(table)
 
 

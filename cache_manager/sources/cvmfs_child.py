@@ -16,17 +16,18 @@ MAX_LINKS = 20
 MAX_NAMES = 5000
 CONTROL_DEPTH = 5
 SIF_MAGIC = b"SIF_MAGIC"
-NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
+ONE_IMAGE = (errno.ELOOP, errno.EACCES, errno.EPERM)
 
 
-class Outside(Exception):  # noqa: N818 - a finding
-    """A link leads out of the repository."""
+class OneImage(Exception):  # noqa: N818 - a finding
+    """The image is there and cannot be run; the repository may be well."""
 
 
 def resolve(base: str, repository: str, path: str) -> str:
     """Return the real path of an image, every link followed inside the repository.
 
-    Links say /cvmfs/... wherever the repository is mounted. Raises OSError, Outside.
+    Links say /cvmfs/... wherever the repository is mounted. Raises OSError, OneImage.
     """
     top = f"{base}/{repository}"
     parts = path.split("/")
@@ -38,7 +39,7 @@ def resolve(base: str, repository: str, path: str) -> str:
             continue
         if part == "..":
             if not done:
-                raise Outside(path)
+                raise OneImage(f"{path} leads out of the repository")
             done.pop()
             continue
         here = "/".join([top, *done, part])
@@ -55,7 +56,7 @@ def resolve(base: str, repository: str, path: str) -> str:
                     target = target[len(mount) :]
                     break
             else:
-                raise Outside(target)
+                raise OneImage(f"{path} leads out of the repository, to {target}")
             done = []
         parts = target.split("/") + parts
     return "/".join([top, *done])
@@ -106,8 +107,8 @@ def answer(base: str, repository: str, path: str) -> dict[str, object]:
             if found:
                 return found
         control(top)
-    except Outside as error:
-        return {"state": "unwell", "image": True, "why": f"{path} leads out of the repository, to {error}"}
+    except OneImage as error:
+        return {"state": "unwell", "image": True, "why": str(error)}
     except OSError as error:
         if error.errno in NOT_THERE:
             return {"state": "unwell", "why": "the repository is not mounted here"}
@@ -116,31 +117,34 @@ def answer(base: str, repository: str, path: str) -> dict[str, object]:
 
 
 def _look(base: str, repository: str, path: str) -> dict[str, object] | None:
-    """Return the answer for an image that is there, or that cannot be read; None if it is not there."""
-    top = f"{base}/{repository}"
+    """Return where an image is, None if it is not there. Raises OSError, and OneImage if it cannot be run."""
     try:
         real = resolve(base, repository, path)
         form = os.stat(real).st_mode
     except OSError as error:
+        if error.errno in ONE_IMAGE:
+            raise OneImage(f"{path}: {error.strerror}") from None
         if error.errno not in NOT_THERE:
             raise
-        try:
-            os.lstat(f"{top}/{path}")
-        except OSError:
-            return None
-        return {
-            "state": "unwell",
-            "image": True,
-            "why": f"the link {path} leads to nothing (an unfinished publication)",
-        }
+        if _is_name(f"{base}/{repository}/{path}"):
+            raise OneImage(f"the link {path} leads to nothing (an unfinished publication)") from None
+        return None
     if stat.S_ISDIR(form):
         if not os.listdir(real):
-            return {"state": "unwell", "image": True, "why": f"{real} is an empty directory"}
+            raise OneImage(f"{real} is an empty directory")
         return {"state": "located", "path": real, "sandbox": True}
     with open(real, "rb") as file:
-        if SIF_MAGIC in file.read(64):
-            return {"state": "located", "path": real, "sandbox": False}
-    return {"state": "unwell", "image": True, "why": f"{real} is neither an image directory nor a SIF"}
+        if SIF_MAGIC not in file.read(64):
+            raise OneImage(f"{real} is neither an image directory nor a SIF")
+    return {"state": "located", "path": real, "sandbox": False}
+
+
+def _is_name(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except OSError:
+        return False
+    return True
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -18,7 +18,7 @@ from cache_manager import __version__
 from cache_manager.outcome import Absent, Denied, Unwell
 from cache_manager.sources.base import Sink, SourceError
 from cache_manager.status import HookStatus
-from cache_manager.text import human_bytes, printable
+from cache_manager.text import human_bytes, printable, without_secrets
 
 SMALL_BYTES: Final = 64 * 1024
 """More is no latest.txt and no manifest."""
@@ -46,9 +46,13 @@ class Patience:
 
 def shown(url: str) -> str:
     """Return a URL for messages, logs and records: without user, password, query (which may be signed), fragment."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return printable(urlunsplit((parts.scheme, host, parts.path, "", "")), 300)
+    return printable(without_secrets(url), 300)
+
+
+def _length(headers: Mapping[str, str]) -> int | None:
+    """Return the length that a server promises; None for one that cannot be meant."""
+    text = headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004 - 63 bits
 
 
 def read_small(url: str, patience: Patience) -> bytes:
@@ -71,8 +75,7 @@ def transfer(url: str, sink: Sink, patience: Patience, clock: Callable[[], float
     """Write an object to the sink. Raises SourceError, and the sink's StatusError."""
     began = clock()
     with _opened(url, patience) as (headers, chunks):
-        length = headers.get("Content-Length", "")
-        size = int(length) if length.isdigit() else None
+        size = _length(headers)
         sink.expect(size)
         for chunk in chunks:
             sink.write(chunk)
@@ -94,16 +97,11 @@ def transfer(url: str, sink: Sink, patience: Patience, clock: Callable[[], float
             )
 
 
-def validators(url: str, patience: Patience) -> tuple[str, int | None]:
-    """Return what tells one version of an object from the next (empty if nothing does) and its size.
-
-    Raises SourceError.
-    """
+def version(url: str, patience: Patience) -> str:
+    """Return what tells one version of an object from the next; empty if nothing does. Raises SourceError."""
     with _opened(url, patience, "HEAD") as (headers, _):
-        length = headers.get("Content-Length", "")
         etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
-        version = etag or (f"{modified} {length}" if modified else "")
-        return version, int(length) if length.isdigit() else None
+        return etag or (f"{modified} {headers.get('Content-Length', '')}" if modified else "")
 
 
 @contextmanager
@@ -123,7 +121,7 @@ def _opened(url: str, patience: Patience, method: str = "GET") -> Iterator[tuple
         ) as response:
             _refuse_status(url, response)
             yield response.headers, response.iter_content(_CHUNK)
-    except (requests.RequestException, HTTPError) as error:
+    except (requests.RequestException, HTTPError, ValueError) as error:  # ValueError: a redirect to what is no URL
         # no connection is the whole host's trouble; anything later may be this object's
         everything = isinstance(error, requests.ConnectionError)
         why = f"{shown(url)}: {cause(error)}"
@@ -152,18 +150,31 @@ def _through_proxy(response: requests.Response) -> bool:
 
 @contextmanager
 def _opened_file(url: str) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
-    path = unquote(urlsplit(url).path)
+    path = unquote(url.partition("://")[2].partition("?")[0])
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise SourceError(Absent(f"{path}: no such file")) from None
-    except OSError as error:
-        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{path}: {error.strerror}")) from None
-    with os.fdopen(descriptor, "rb") as file:
+    except (OSError, ValueError) as error:
+        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{printable(path)}: {cause(error)}")) from None
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{path}: no regular file"))
-        yield {"Content-Length": str(found.st_size)}, iter(lambda: file.read(_CHUNK), b"")
+        yield {"Content-Length": str(found.st_size)}, _pieces(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _pieces(descriptor: int, path: str) -> Iterator[bytes]:
+    while True:
+        try:
+            piece = os.read(descriptor, _CHUNK)
+        except OSError as error:
+            raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{path}: {error.strerror}")) from None
+        if not piece:
+            return
+        yield piece
 
 
 def cause(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from cache_manager.layout import LATEST, is_version_file, manifest_file, tree_url
+from cache_manager.layout import LATEST, is_version_file, manifest_file, tree_url, with_tag
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources import transport
@@ -61,7 +61,7 @@ class Tree:
             if isinstance(error.answer, Unwell):
                 return error.answer
             return Located(url=object_url)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: no JSON ({printable(str(error), 80)})")
         if not isinstance(manifest, dict):
             return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: no manifest")
@@ -82,7 +82,7 @@ class Tree:
 def _promised(image: ImageReference, object_url: str, url: str, manifest: dict[str, Any]) -> Answer:
     """Return what the manifest promises, if its values can be meant."""
     name, digest, size = manifest.get("name"), manifest.get("sha256"), manifest.get("size")
-    if name is not None and name != image.published_name:
+    if name is not None and (not isinstance(name, str) or with_tag(name) != with_tag(image.published_name)):
         # `/` and `:` become `__` in a tree, which is not reversible: two names may meet in one directory
         what = f"{shown(url)}: belongs to another image ({printable(str(name), 80)!r})"
         return Unwell(HookStatus.IMAGE_CORRUPT, what)

@@ -24,12 +24,12 @@ class Url:
         then trusted for a time.
         """
         try:
-            version, size = transport.validators(image.text, self.patience)
+            version = transport.version(image.text, self.patience)
         except SourceError as error:
-            if isinstance(error.answer, Unwell):
+            if isinstance(error.answer, Unwell) and error.answer.everything:
                 return error.answer
             return Located(url=image.text)
-        return Located(url=image.text, version=version, size_bytes=size)
+        return Located(url=image.text, version=version)
 
     def transfer(self, located: Located, sink: Sink) -> None:
         """Fetch the SIF. Raises SourceError."""
