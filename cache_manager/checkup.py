@@ -192,11 +192,11 @@ def _sources(one: Settings, _: dict[str, str]) -> Iterator[Check]:
             transport.read_small(f"{base.rstrip('/')}/catalog.json", Patience(one.min_rate_bytes, one.stall_timeout_s))
         except SourceError as error:
             if isinstance(error.answer, (Absent, Denied)):  # it answers; trees of today have no catalog
-                yield Check("SIF source", Level.OK, f"{base} answers, and has no catalog")
+                yield Check("SIF source", Level.OK, f"{transport.shown(base)} answers, and has no catalog")
             else:
                 yield Check("SIF source", Level.PROBLEM, error.answer.why, "look at the server and at the network")
         else:
-            yield Check("SIF source", Level.OK, base)
+            yield Check("SIF source", Level.OK, transport.shown(base))
 
 
 _LOOKS: Final[tuple[Callable[[Settings, dict[str, str]], Iterator[Check]], ...]] = (

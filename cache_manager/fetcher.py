@@ -32,8 +32,8 @@ from cache_manager.text import human_bytes
 
 log = logging.getLogger(__name__)
 
-CONCURRENT: Final = 4
-"""Transfers at a time; more only share the same line."""
+CONCURRENT: Final = 32
+"""Transfers at a time. Most of them wait for servers: one that says nothing must not stop the others."""
 
 FAILURE_TTL_S: Final = 60.0
 """How long a failed object is not asked for again: its origin sees one request a minute, however many jobs try."""
@@ -150,7 +150,7 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         try:
-            self._cache.reserve(nonce, wanted.name, wanted.located.size_bytes or 0)
+            self._cache.reserve(nonce, wanted.name, wanted.located.size_bytes or wanted.located.about_bytes or 0)
 
             def grow(total: int) -> None:
                 """Reserve from the transfer's thread: only the loop changes the state."""

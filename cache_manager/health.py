@@ -23,17 +23,15 @@ WINDOW_S: Final = 600.0
 
 EP_FAULTS: Final = frozenset(
     {
-        HookStatus.NO_CONTAINER_RUNTIME,
         HookStatus.CACHE_UNUSABLE,
         HookStatus.HOOK_INTERNAL_ERROR,
         HookStatus.CACHE_FULL,
         HookStatus.DISK_FULL,
         HookStatus.CVMFS_UNAVAILABLE,
         HookStatus.IMAGE_UNPACK_FAILED,
-        HookStatus.DEADLINE_EXCEEDED,
     }
 )
-"""What says something of this EP. The other 3xx are about one image: too large, another architecture, not here."""
+"""What says something of this EP. The other 3xx and 4xx are about one image: its scheme, size, path or server."""
 
 
 @dataclass(frozen=True, slots=True)

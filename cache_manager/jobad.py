@@ -151,7 +151,7 @@ def _refuse_other_lines(text: str, what: str, found: int) -> None:
         if line.strip() and not (found_here and found_here.group(2).strip(_BLANK)):
             raise StatusError(
                 HookStatus.HOOK_INTERNAL_ERROR,
-                f"{what}: line {number} is no attribute: {printable(line, 60)!r} ({found} attributes read)",
+                f"{what}: line {number} is no attribute ({len(line)} characters, {found} attributes read)",
             )
 
 
@@ -256,7 +256,7 @@ def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
 
 
 def _no_string(name: str, value: Value, text: str, *, elsewhere: bool) -> StatusError:
-    shown = printable(text, 100)
+    shown = printable(_QUOTED.sub('"..."', text), 100)  # what it holds may be secret
     if value is not Missing.ERROR:
         what = f"is {value} and not a string, so it names no image"
         return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, f"{name}: {what}")

@@ -14,17 +14,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
-from urllib.parse import urlsplit
 
 from cache_manager.cache import Cache
 from cache_manager.helper import Helper
+from cache_manager.layout import is_version_file, tree_url
 from cache_manager.memory import Memory
 from cache_manager.outcome import Answer, Located, Unwell
 from cache_manager.policy import Candidate, SourceKind
 from cache_manager.settings import Settings
 from cache_manager.sources.base import Source
 from cache_manager.sources.cvmfs import CHILD, Cvmfs
-from cache_manager.sources.transport import Patience
+from cache_manager.sources.transport import Patience, shown
 from cache_manager.sources.tree import Tree
 from cache_manager.sources.url import Url
 
@@ -36,7 +36,7 @@ CVMFS_TTL_S: Final = 60.0
 FAILURE_TTL_S: Final = 60.0
 """How long a failure is remembered: at most one request a minute for what is broken."""
 
-THREADS: Final = 8
+THREADS: Final = 32
 
 
 class Locator:
@@ -51,14 +51,15 @@ class Locator:
         self._helpers: dict[str, Helper] = {}
         self._cache = cache
         self._clock = clock
-        self._threads = ThreadPoolExecutor(THREADS, "locate")
+        # each kind of source has its own threads: servers that say nothing must not stop CVMFS
+        self._threads = {kind: ThreadPoolExecutor(THREADS, f"locate {kind.name}") for kind in SourceKind}
         self._arch = platform.machine()
 
     async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
         """Return where a candidate has the image."""
         if candidate.source is SourceKind.CVMFS and candidate.repository in self.unwell:
             return self.unwell[candidate.repository]
-        down = self._down.get(_host(candidate), self._clock())
+        down = self._down.get(candidate.base, self._clock())
         if down is not None:
             return down
         known = self._answers.get(candidate, self._clock())
@@ -74,14 +75,16 @@ class Locator:
     async def _ask(self, candidate: Candidate, settings: Settings) -> Answer:
         source = self.source(candidate, settings)
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._threads, source.locate, candidate.image)
+        answer = await loop.run_in_executor(self._threads[candidate.source], source.locate, candidate.image)
         now = self._clock()
         if isinstance(answer, Unwell) and answer.everything:
             log.warning("%s", answer.why)
-            if candidate.source is SourceKind.CVMFS:
+            if candidate.source is SourceKind.CVMFS and candidate.repository in settings.cvmfs_repositories:
                 self.unwell[candidate.repository] = answer
-            else:
-                self._down.put(_host(candidate), answer, now + FAILURE_TTL_S)
+            elif candidate.source is SourceKind.TREE:
+                self._down.put(candidate.base, answer, now + FAILURE_TTL_S)
+            else:  # a job's own choice: it is remembered for that choice alone
+                self._answers.put(candidate, answer, now + FAILURE_TTL_S)
         elif isinstance(answer, Located):
             self._answers.put(candidate, answer, now + self._trusted_s(candidate, settings))
             self._remember(candidate, answer)
@@ -103,7 +106,8 @@ class Locator:
         return self._repository(candidate.repository, settings)
 
     def _repository(self, name: str, settings: Settings) -> Cvmfs:
-        helper = self._helpers.setdefault(name, Helper(CHILD))
+        # jobs may name any repository: those that are not the site's share one child
+        helper = self._helpers.setdefault(name if name in settings.cvmfs_repositories else "", Helper(CHILD))
         return Cvmfs(name, settings.cvmfs_base, helper)
 
     async def recheck(self, settings: Settings) -> None:
@@ -111,12 +115,16 @@ class Locator:
         loop = asyncio.get_running_loop()
         for name in list(self.unwell):
             repository = self._repository(name, settings)
-            found = await loop.run_in_executor(self._threads, repository.check)
+            found = await loop.run_in_executor(self._threads[SourceKind.CVMFS], repository.check)
             if found is None:
                 log.info("CVMFS repository %s: answers again", name)
                 del self.unwell[name]
             else:
                 self.unwell[name] = found
+
+    def has_located(self, candidate: Candidate) -> bool:
+        """Whether a source said a short time ago that it has the image."""
+        return isinstance(self._answers.get(candidate, self._clock()), Located)
 
     def last_known(self, candidate: Candidate) -> Located | None:
         """Return what the pointer of a candidate pointed to when it could last be read."""
@@ -124,8 +132,11 @@ class Locator:
         if not record:
             return None
         size: object = record.get("size_bytes")
+        file = str(record.get("file", ""))
+        if not is_version_file(file):
+            return None
         return Located(
-            url=str(record.get("target", "")),
+            url=tree_url(candidate.base, self._arch, candidate.image.published_name, file),
             digest=str(record.get("digest", "")),
             size_bytes=size if isinstance(size, int) and size > 0 else None,
         )
@@ -138,8 +149,8 @@ class Locator:
                 _pointer_id(candidate),
                 {
                     "kind": "pointer",
-                    "url": f"{candidate.base} {candidate.image.published_name}",
-                    "target": located.url,
+                    "url": f"{shown(candidate.base)} {candidate.image.published_name}",
+                    "file": located.url.rpartition("/")[2],  # the base may hold a password
                     "digest": located.digest,
                     "size_bytes": located.size_bytes or 0,
                 },
@@ -163,14 +174,8 @@ class Locator:
         """End the children; threads that wait for a network are left behind."""
         for helper in self._helpers.values():
             helper.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _host(candidate: Candidate) -> str:
-    """Return the server that a candidate is fetched from; empty if it is none."""
-    if candidate.source is SourceKind.TREE:
-        return urlsplit(candidate.base).netloc
-    return urlsplit(candidate.image.text).netloc if candidate.source is SourceKind.URL else ""
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _pointer_id(candidate: Candidate) -> str:

@@ -114,8 +114,7 @@ class Manager:
             return
         cvmfs_is_bad = HookStatus.CVMFS_UNAVAILABLE in self.health.statuses and bool(self.locator.unwell)
         disk_is_bad = HookStatus.DISK_FULL in self.health.statuses and free < self.settings.min_free_bytes
-        runtime_is_bad = HookStatus.NO_CONTAINER_RUNTIME in self.health.statuses and not self.abilities.runtime
-        if not (cvmfs_is_bad or disk_is_bad or runtime_is_bad):
+        if not (cvmfs_is_bad or disk_is_bad):
             log.info("health: a look at the execution point found nothing wrong")
             self.health.succeeded()
             self._changed()

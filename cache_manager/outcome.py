@@ -13,14 +13,16 @@ class Located:
 
     `path` is set for an image that can run from where it is (a CVMFS sandbox), `url` for one that has to be fetched:
     an object, immutable together with its `version` (an ETag, where the URL alone does not name it). `digest`
-    (sha256, hexadecimal) and `size_bytes` are what a manifest promises; empty and None if there is none. `note` is
-    something that the job's author should know, for the message.
+    (sha256, hexadecimal) and `size_bytes` are what a manifest promises; empty and None if there is none.
+    `about_bytes` is what a server said beforehand, for refusing what is too large; it binds nobody. `note` is something
+    that the job's author should know, for the message.
     """
 
     path: str = ""
     url: str = ""
     digest: str = ""
     size_bytes: int | None = None
+    about_bytes: int | None = None
     sandbox: bool = False
     version: str = ""
     note: str = ""

@@ -16,6 +16,7 @@ from cache_manager.runtime import Abilities
 from cache_manager.server import Report, block_of, read_request
 from cache_manager.settings import Settings
 from cache_manager.status import StatusError
+from cache_manager.text import without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Reports:
             "can_use_sif": self._abilities.can_use_sif,
             "can_use_sandbox": self._abilities.can_use_sandbox,
             "fetches": self._broker.fetcher.under_way(),
-            "sources": list(settings.sif_sources),
+            "sources": [without_secrets(base) for base in settings.sif_sources],
             "cvmfs_repositories": list(settings.cvmfs_repositories),
             "failures": [*self._broker.locator.failures(), *self._broker.fetcher.failed()],
         }
@@ -129,7 +130,7 @@ async def explain(broker: Broker, header: Header, body: bytes) -> dict[str, Any]
         }
     ranking, found, verdict = await broker.explain(request)
     for candidate, words in found:
-        place = candidate.base or candidate.repository
+        place = without_secrets(candidate.base) or candidate.repository
         source = f"{candidate.source.value} ({place})" if place else candidate.source.value
         steps.append({"source": source, "answer": words})
     steps += [{"source": "-", "answer": f"skipped: {words}"} for words in ranking.skipped]

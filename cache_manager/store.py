@@ -181,9 +181,10 @@ class Store:
         record.chmod(0o644)
         _sync(directory)
         target = Path(self.layout.entries) / entry.key
-        if target.exists():
+        if self.is_whole(entry):
             self.discard(directory)
         else:
+            self.discard(target)  # something that is not what its name says
             directory.rename(target)
             _sync(target.parent)
         return entry

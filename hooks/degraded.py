@@ -34,9 +34,8 @@ def answer(options: dict[str, str], job: bytes, why: str, ends: float) -> bytes:
         kind, _, real = ask_child(path, root, min(ends - monotonic() - 1.0, PROBE_S)).partition(" ")
         if kind:
             return runs(real, why, sandbox=kind == "directory")
-    subject = path.decode("utf-8", "replace") or (
-        named[0].decode("utf-8", "replace").strip('"') if named else "default image"
-    )
+    # a URL may hold secrets: only a path is said
+    subject = path.decode("utf-8", "replace") or ("the job's image" if named else "default image")
     message = f"{subject[:200]}: the image cache manager does not answer ({why}); the job goes to another EP or waits"
     return status(MANAGER_DOWN, message)
 

@@ -15,6 +15,9 @@ import sys
 MAX_LINKS = 20
 MAX_NAMES = 5000
 CONTROL_DEPTH = 5
+ROOTFS = {".singularity.d", "bin", "etc", "lib", "usr", "sbin", "opt", "environment"}
+"""An image's directory has one of these, at least."""
+
 SIF_MAGIC = b"SIF_MAGIC"
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
 ONE_IMAGE = (errno.ELOOP, errno.EACCES, errno.EPERM)
@@ -130,8 +133,11 @@ def _look(base: str, repository: str, path: str) -> dict[str, object] | None:
             raise OneImage(f"the link {path} leads to nothing (an unfinished publication)") from None
         return None
     if stat.S_ISDIR(form):
-        if not os.listdir(real):
+        names = set(os.listdir(real))
+        if not names:
             raise OneImage(f"{real} is an empty directory")
+        if not names & ROOTFS:
+            return None  # a directory of images
         return {"state": "located", "path": real, "sandbox": True}
     with open(real, "rb") as file:
         if SIF_MAGIC not in file.read(64):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ SMALL_BYTES: Final = 64 * 1024
 
 CONNECT_S: Final = 10.0
 START_UP_S: Final = 30.0
+_URL_PART: Final = re.compile(r"\S*[/?@=]\S*")
 _CHUNK: Final = 256 * 1024
 _OK: Final = 200
 _DENIED: Final = frozenset({401, 403})
@@ -97,11 +99,20 @@ def transfer(url: str, sink: Sink, patience: Patience, clock: Callable[[], float
             )
 
 
-def version(url: str, patience: Patience) -> str:
-    """Return what tells one version of an object from the next; empty if nothing does. Raises SourceError."""
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a server says of an object: what tells one version from the next (empty if nothing does), its size."""
+
+    version: str
+    size_bytes: int | None
+
+
+def head(url: str, patience: Patience) -> Head:
+    """Ask for an object without its body. Raises SourceError."""
     with _opened(url, patience, "HEAD") as (headers, _):
         etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
-        return etag or (f"{modified} {headers.get('Content-Length', '')}" if modified else "")
+        version = etag or (f"{modified} {headers.get('Content-Length', '')}" if modified else "")
+        return Head(version, _length(headers))
 
 
 @contextmanager
@@ -191,4 +202,5 @@ def cause(error: BaseException) -> str:
         stack += [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
     if isinstance(error, requests.Timeout):
         return "no answer in time"
-    return printable(str(error), 200)
+    # whatever looks like a part of a URL may be secret
+    return printable(_URL_PART.sub("...", str(error)), 200)

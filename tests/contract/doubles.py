@@ -1,0 +1,131 @@
+"""Things that look like images, publication trees and CVMFS repositories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+REPOSITORY: Final = "singularity.opensciencegrid.org"
+ARCH: Final = os.uname().machine
+VERSION: Final = "20260101T000000Z.sif"
+HTML: Final = b"<!DOCTYPE html><html><body>Please log in to this airport's network</body></html>\n"
+
+_CODES: Final = {"x86_64": b"02", "aarch64": b"04"}
+_HEADER: Final = struct.Struct("<32s10s3s3s16s8q")
+
+
+def sif(seed: str = "", size: int = 4096, *, arch: str = ARCH, end: int = 0) -> bytes:
+    """Return a file of `size` bytes that is a SIF by its header; `end` is where its data is said to end."""
+    data = hashlib.sha256(seed.encode()).digest()
+    body = (data * (size // 32 + 1))[: size - _HEADER.size]
+    header = _HEADER.pack(
+        b"#!/usr/bin/env run-singularity\n",
+        b"SIF_MAGIC",
+        b"01",
+        _CODES[arch],
+        b"",
+        0,
+        0,
+        1,
+        1,
+        _HEADER.size,
+        0,
+        _HEADER.size,
+        (end or size) - _HEADER.size,
+    )
+    return header + body
+
+
+def truncated_sif() -> bytes:
+    """Return a SIF of which the second half is missing."""
+    return sif(end=8192)
+
+
+def other_arch() -> str:
+    """Return an architecture that this machine is not."""
+    return next(arch for arch in _CODES if arch != ARCH)
+
+
+def digest(body: bytes) -> str:
+    """Return the sha256 of an image."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def tree(
+    image: str, body: bytes, *, version: str = VERSION, manifest: bool = True, **instead: object
+) -> dict[str, bytes]:
+    """Return the files of a publication tree with one image. `instead` replaces values of its manifest."""
+    file_name = image if ":" in image.rpartition("/")[2] else f"{image}:latest"
+    directory = f"{ARCH}/{file_name.replace('/', '__').replace(':', '__')}"
+    files = {f"{directory}/latest.txt": f"{version}\n".encode(), f"{directory}/{version}": body}
+    if manifest:
+        record = {"name": image, "sha256": digest(body), "size": len(body)} | instead
+        files[f"{directory}/{version.removesuffix('.sif')}.json"] = json.dumps(record).encode()
+    return files
+
+
+def write(directory: Path, files: dict[str, bytes]) -> None:
+    """Write files below a directory."""
+    for name, body in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+
+
+@dataclass(frozen=True)
+class Cvmfs:
+    """A CVMFS repository as its directory looks: names are links to absolute paths below /cvmfs."""
+
+    base: Path
+    repository: str = REPOSITORY
+    top: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Mount it."""
+        object.__setattr__(self, "top", self.base / self.repository)
+        self.top.mkdir(parents=True)
+
+    def publish(self, name: str) -> Path:
+        """Publish an image directory and return its real path."""
+        number = hashlib.sha256(name.encode()).hexdigest()
+        real = self.top / ".images" / number[:2] / number[2:]
+        (real / ".singularity.d").mkdir(parents=True)
+        self.link(name, f"/cvmfs/{self.repository}/.images/{number[:2]}/{number[2:]}")
+        return real
+
+    def link(self, name: str, target: str) -> None:
+        """Make a name a link."""
+        path = self.top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+
+
+def job_ad(*lines: str) -> str:
+    """Return a job ad as the starter prints it, with `lines` in it."""
+    return "\n".join(
+        (
+            "ClusterId = 12",
+            'Cmd = "/usr/bin/true"',
+            "JobUniverse = 5",
+            'Owner = "joe"',
+            "ProcId = 3",
+            'Requirements = (TARGET.Arch == "X86_64") && (TARGET.Memory >= RequestMemory)',
+            *lines,
+            "",
+        )
+    )
+
+
+def image_ad(image: str) -> str:
+    """Return the ad of a job that names an image."""
+    return job_ad(f'SingularityImage = "{image}"')
+
+
+def cvmfs_ad(name: str, repository: str = REPOSITORY) -> str:
+    """Return the ad of a job that names an image of a CVMFS repository."""
+    return image_ad(f"/cvmfs/{repository}/{name}")

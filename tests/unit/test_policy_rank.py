@@ -1,0 +1,216 @@
+"""Who is asked for a job's image, in which order, and which jobs need nobody."""
+
+from __future__ import annotations
+
+import pytest
+
+from cache_manager.jobad import JobRequest, Machine
+from cache_manager.policy import Ranking, Site, SourceKind, rank
+from cache_manager.reference import ImageReference
+from cache_manager.settings import SettingsError
+from cache_manager.status import HookStatus
+from tests.unit.builders import REPOSITORY, knobs, request
+
+CVMFS_IMAGE = f"/cvmfs/{REPOSITORY}/htc/rocky:9"
+FOREIGN_IMAGE = "/cvmfs/unpacked.cern.ch/atlas/base:1"
+TREES = "https://one.example/v2 file:///srv/v2"
+SANDBOX, SIF = SourceKind.CVMFS, SourceKind.TREE
+
+
+def asked(ranking: Ranking) -> list[str]:
+    """Return the candidates in words: `CVMFS sandbox singularity.opensciencegrid.org`."""
+    return [f"{one.source.value} {one.base or one.repository}".strip() for one in ranking.candidates]
+
+
+@pytest.mark.parametrize("text", [CVMFS_IMAGE, ""], ids=["the job's image", "the default image"])
+@pytest.mark.parametrize(
+    ("prefer", "unwell", "first"),
+    [
+        ("auto", False, SANDBOX),
+        ("auto", True, SIF),
+        ("cvmfs", False, SANDBOX),
+        ("cvmfs", True, SANDBOX),
+        ("sif", False, SIF),
+        ("sif", True, SIF),
+    ],
+)
+def test_both_forms_of_a_published_image_are_asked_in_the_preferred_order(
+    text: str, prefer: str, first: SourceKind, *, unwell: bool
+) -> None:
+    """`auto` is CVMFS unless its repository is known not to answer; the other form is the fallback, never dropped."""
+    settings = knobs(PREFER=prefer, SIF_SOURCES=TREES, DEFAULT_IMAGE="htc/rocky:9")
+    ranking = rank(request(text), Site(settings, frozenset({REPOSITORY} if unwell else ())))
+    sandboxes = [f"CVMFS sandbox {REPOSITORY}"]
+    sifs = ["published SIF https://one.example/v2", "published SIF file:///srv/v2"]
+    assert asked(ranking) == (sandboxes + sifs if first is SANDBOX else sifs + sandboxes)
+    assert ranking.verdict is None
+    assert {one.image.published_name for one in ranking.candidates} == {"htc/rocky:9"}
+
+
+@pytest.mark.parametrize("prefer", ["auto", "cvmfs", "sif"])
+@pytest.mark.parametrize("unwell", [True, False])
+@pytest.mark.parametrize("sources", ["", TREES])
+@pytest.mark.parametrize("has_sif", [True, False, None])
+@pytest.mark.parametrize("has_sandbox", [True, False, None])
+def test_only_what_this_ep_can_run_is_asked_for(
+    *, prefer: str, sources: str, has_sif: bool | None, has_sandbox: bool | None, unwell: bool
+) -> None:
+    """What a slot does not say counts as able; if nothing is left, the job goes to another EP and is not held."""
+    settings = knobs(PREFER=prefer, SIF_SOURCES=sources)
+    machine = Machine(has_sif=has_sif, has_sandbox=has_sandbox)
+    ranking = rank(request(CVMFS_IMAGE, machine), Site(settings, frozenset({REPOSITORY} if unwell else ())))
+    expected = {SANDBOX} if has_sandbox is not False else set()
+    if sources and has_sif is not False:
+        expected.add(SIF)
+    assert {one.source for one in ranking.candidates} == expected
+    if not expected:
+        assert ranking.verdict is not None
+        assert ranking.verdict.status is HookStatus.NO_CONTAINER_RUNTIME
+        assert ranking.verdict.message.startswith("htc/rocky:9: ")
+        assert not ranking.verdict.status.holds
+    assert len(ranking.skipped) >= 2 - len(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("https://host.example/x.sif?sig=1", SourceKind.URL),
+        ("http://host.example/x.sif", SourceKind.URL),
+        ("/srv/x.sif", SourceKind.LOCAL),
+        ("file:///srv/x.sif", SourceKind.LOCAL),
+        ("x.sif", SourceKind.JOB_FILE),
+        ("images/rootfs/", SourceKind.JOB_FILE),
+    ],
+)
+@pytest.mark.parametrize("prefer", ["auto", "cvmfs", "sif"])
+def test_what_is_not_published_has_one_source(text: str, source: SourceKind, prefer: str) -> None:
+    """No preference invents another one."""
+    ranking = rank(request(text), Site(knobs(PREFER=prefer, SIF_SOURCES=TREES)))
+    assert [one.source for one in ranking.candidates] == [source]
+
+
+@pytest.mark.parametrize(
+    "text", ["osdf:///ospool/x.sif?authz=1", "igwn+pelican://h.example/x.sif", "s3://bucket/x.sif"]
+)
+def test_what_nothing_here_fetches_goes_to_another_ep(text: str) -> None:
+    """Another EP may have the plug-in."""
+    verdict = rank(request(text), Site(knobs())).verdict
+    assert verdict is not None
+    assert verdict.status is HookStatus.NO_CONTAINER_RUNTIME
+    assert ImageReference.parse(text).short in verdict.message
+    assert "authz" not in verdict.message
+
+
+@pytest.mark.parametrize("text", ["docker://htc/rocky:9", "oras://ghcr.io/a/b:1", "library://lolcow", "docker:busybox"])
+@pytest.mark.parametrize("machine", [Machine(), Machine(has_docker=True), Machine(has_sif=False)])
+def test_registry_images_are_left_to_the_runtime(text: str, machine: Machine) -> None:
+    """The job runs as it is: no image, no message."""
+    ranking = rank(request(text, machine), Site(knobs(SIF_SOURCES=TREES)))
+    assert ranking.candidates == ()
+    assert ranking.verdict is not None
+    assert (ranking.verdict.status, ranking.verdict.image) == (HookStatus.OK, None)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [request(), request("", leave="universe 7 runs without a container"), request("x.sif", leave="Docker universe")],
+    ids=["no image", "another universe", "Docker"],
+)
+def test_a_job_that_needs_no_image_is_not_touched(asks: JobRequest) -> None:
+    """Nobody is asked, nothing is printed but the status, and the reason is there for `explain`."""
+    settings = knobs(DEFAULT_IMAGE="htc/rocky:9") if asks.leave else knobs()
+    ranking = rank(asks, Site(settings))
+    assert ranking.verdict is not None
+    assert (ranking.verdict.status, ranking.verdict.message, ranking.candidates) == (HookStatus.OK, "", ())
+    assert ranking.skipped
+
+
+def test_slots_with_gpus_have_a_default_image_of_their_own() -> None:
+    """The default follows what the slot says of itself."""
+    settings = knobs(DEFAULT_IMAGE="htc/rocky:9", DEFAULT_IMAGE_GPU="htc/rocky:9-cuda")
+    named = [rank(request("", Machine("slot1", gpus=gpus)), Site(settings)).image for gpus in (0, 1)]
+    assert [image and image.short for image in named] == ["htc/rocky:9", "htc/rocky:9-cuda"]
+
+
+@pytest.mark.parametrize("text", ["docker://htc/rocky:9", "oras://ghcr.io/a/b:1"])
+def test_a_default_image_from_a_registry_is_applied_or_refused(text: str) -> None:
+    """The job names no image, so an answer that changes nothing runs it on the bare host."""
+    try:
+        settings = knobs(DEFAULT_IMAGE=text)
+    except SettingsError:
+        return
+    verdict = rank(request(), Site(settings)).verdict
+    assert verdict is not None
+    assert verdict.image is not None or verdict.status is not HookStatus.OK
+
+
+@pytest.mark.parametrize(
+    ("allow", "text", "allowed"),
+    [
+        ("*", "https://host.example/x.sif", True),
+        ("htc/*", CVMFS_IMAGE, True),
+        (f"/cvmfs/{REPOSITORY}/*", CVMFS_IMAGE, True),
+        ("osg/* htc/rocky:*", CVMFS_IMAGE, True),
+        ("osg/*,htc/rocky:*", CVMFS_IMAGE, True),
+        ("osg/*", CVMFS_IMAGE, False),
+        ("HTC/*", CVMFS_IMAGE, False),
+        ("https://host.example/*", "https://host.example/x.sif?sig=1", True),
+        ("https://host.example/x.sif", "https://host.example/x.sif?sig=1", True),
+        ("https://host.example/*", "https://other.example/host.example/x.sif", False),
+        ("https://host.example/*", "https://host.example@other.example/x.sif", False),
+        ("/cvmfs/*", "docker://htc/rocky:9", False),
+        ("/cvmfs/*", "x.sif", False),
+        ("docker://htc/*", "docker://htc/rocky:9", True),
+    ],
+)
+def test_the_allow_list_decides_before_anything_is_asked(allow: str, text: str, *, allowed: bool) -> None:
+    """Another site may allow it, so the job is not held; the message names image and knob."""
+    verdict = rank(request(text), Site(knobs(ALLOW=allow))).verdict
+    refused = verdict is not None and verdict.status is HookStatus.IMAGE_NOT_ALLOWED
+    assert refused is not allowed
+    if verdict is not None and refused:
+        assert not verdict.status.holds
+        assert verdict.message.startswith(f"{ImageReference.parse(text).short}: not allowed here (IMAGE_CACHE_ALLOW = ")
+
+
+@pytest.mark.parametrize("text", ["/cvmfs/evil.example/htc/rocky:9", "htc/evil.sif"])
+def test_a_published_name_in_the_allow_list_allows_nothing_else_of_that_name(text: str) -> None:
+    """A file that a job brings, or another repository, is not the image that the site listed."""
+    verdict = rank(request(text), Site(knobs(ALLOW="htc/*"))).verdict
+    assert verdict is not None
+    assert verdict.status is HookStatus.IMAGE_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("text", [CVMFS_IMAGE, "https://host.example/x.sif", "x.sif", "/srv/x.sif", "docker://a/b:1"])
+@pytest.mark.parametrize(
+    ("machine", "runs"),
+    [
+        (Machine(has_runtime=False), False),
+        (Machine(has_runtime=False, has_sif=False), False),
+        (Machine(has_runtime=False, has_sif=True), True),
+        (Machine(has_runtime=False, has_sandbox=True), True),
+        (Machine(has_runtime=None), True),
+    ],
+)
+def test_an_ep_without_a_container_runtime_says_so(text: str, machine: Machine, *, runs: bool) -> None:
+    """Unless the slot says elsewhere that it can run images."""
+    verdict = rank(request(text, machine), Site(knobs(SIF_SOURCES=TREES))).verdict
+    refused = verdict is not None and verdict.status is HookStatus.NO_CONTAINER_RUNTIME
+    assert refused is not runs
+
+
+def test_an_image_of_an_unlisted_repository_has_no_sif() -> None:
+    """Only the images of listed repositories are published in both forms."""
+    ranking = rank(request(FOREIGN_IMAGE), Site(knobs(SIF_SOURCES=TREES, PREFER="sif")))
+    assert asked(ranking) == ["CVMFS sandbox unpacked.cern.ch"]
+    assert any("unpacked.cern.ch is not in IMAGE_CACHE_CVMFS_REPOSITORIES" in why for why in ranking.skipped)
+
+
+def test_a_published_name_is_asked_for_in_every_repository() -> None:
+    """A default image names no repository; SIFs come first only when no repository answers."""
+    settings = knobs(CVMFS_REPOSITORIES="a.example b.example", SIF_SOURCES=TREES, DEFAULT_IMAGE="htc/rocky:9")
+    orders = [
+        [one.source for one in rank(request(), Site(settings, frozenset(unwell))).candidates]
+        for unwell in (set(), {"a.example"}, {"a.example", "b.example"})
+    ]
+    assert orders == [[SANDBOX, SANDBOX, SIF, SIF], [SANDBOX, SANDBOX, SIF, SIF], [SIF, SIF, SANDBOX, SANDBOX]]
