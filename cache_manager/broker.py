@@ -103,7 +103,8 @@ class Broker:
                 return await self._from_source(candidate, request, caller, settings)
         except TimeoutError:
             why = f"{candidate.source.value}: not here within the hook's deadline; the fetch goes on for the next job"
-            return Failed(HookStatus.DEADLINE_EXCEEDED, why, existing=self.locator.has_located(candidate))
+            # a tree that was not heard to its end may have the image, whatever an authority says
+            return Failed(HookStatus.DEADLINE_EXCEEDED, why, existing=candidate.source is SourceKind.TREE)
         except StatusError as error:
             # a tree that names a version has the image, whatever becomes of the fetch
             existing = candidate.source is SourceKind.TREE or error.status not in _PROVE_NOTHING

@@ -40,7 +40,7 @@ def render(installation: Installation) -> str:
         _HEAD.format(command=one.command),
         _MANAGER.format(command=one.command),
         _USER.format(user=one.user) if one.user else "",
-        _HOOK.format(hook=one.hook, python=one.python),
+        _HOOK.format(hook=one.hook, python=_word(one.python)),
         _SLOT.format(command=one.command, ours=JOB_IS_OURS),
         _HAS_SIF if one.lacks_probe_sif else "",
         _binds(one),
@@ -127,6 +127,11 @@ def _binds(one: Installation) -> str:
         "# What every container sees of this EP, appended to the arguments that the site had before.\n"
         f"SINGULARITY_EXTRA_ARGUMENTS = {with_binds(one.arguments, one.binds)}\n"
     )
+
+
+def _word(text: str) -> str:
+    """Return one argument of HTCondor's raw syntax: single quotes keep blanks together."""
+    return f"'{text}'" if " " in text else text
 
 
 def with_binds(arguments: str, binds: tuple[str, ...]) -> str:

@@ -28,7 +28,7 @@ from cache_manager.sources.base import Source, SourceError
 from cache_manager.sources.transport import shown
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.store import IMAGE, Staging
-from cache_manager.text import human_bytes
+from cache_manager.text import human_bytes, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -224,6 +224,7 @@ class Fetcher:
                 inodes=inodes,
                 created_at=self._clock(),
                 architecture=header.architecture,
+                public=without_secrets(wanted.located.url) == wanted.located.url,
             )
 
         return self._cache.store.commit(staging, describe)

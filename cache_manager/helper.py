@@ -53,7 +53,10 @@ class Helper:
                 self._drop(self._child)
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._child is None or self._child.poll() is not None:
+        if self._child is not None and self._child.poll() is not None:
+            _close_pipes(self._child)
+            self._child = None
+        if self._child is None:
             self._child = subprocess.Popen(
                 self._argv,
                 stdin=subprocess.PIPE,

@@ -24,6 +24,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIMPLE_STRING = re.compile(r'"([^"\\]*)"')
 _INTEGER = re.compile(r"-?\d{1,18}")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_OF_TARGET = re.compile(r"\btarget\s*\.\s*[A-Za-z_][A-Za-z0-9_]*", re.IGNORECASE)
 MAX_EXPRESSION: Final = 16 * 1024
 """Longer expressions are not evaluated: classad2 descends into them, and the stack ends before they do."""
 
@@ -81,11 +82,16 @@ class Ad:
     def _is_circular(self, name: str) -> bool:
         """Whether an attribute's expression comes back to it. classad2 calls that undefined, which names no image."""
         seen: set[str] = set()
-        next_ones = self._words(name)
-        while next_ones - seen:
-            seen |= next_ones
-            next_ones = {word for one in next_ones for word in self._words(one)}
+        fresh = self._own_words(name)
+        while fresh:
+            seen |= fresh
+            fresh = {word for one in fresh for word in self._own_words(one)} - seen
         return name in seen
+
+    def _own_words(self, name: str) -> set[str]:
+        """Return the attributes of this ad that an attribute's expression names."""
+        text = _OF_TARGET.sub(" ", _QUOTED.sub(" ", self.text_of(name)))
+        return {word.lower() for word in _NAME.findall(text)} & self._values.keys()
 
     def _words(self, name: str) -> set[str]:
         """Return the names in an attribute's expression."""

@@ -122,10 +122,6 @@ class Locator:
             else:
                 self.unwell[name] = found
 
-    def has_located(self, candidate: Candidate) -> bool:
-        """Whether a source said a short time ago that it has the image."""
-        return isinstance(self._answers.get(candidate, self._clock()), Located)
-
     def last_known(self, candidate: Candidate) -> Located | None:
         """Return what the pointer of a candidate pointed to when it could last be read."""
         record = self._cache.known(_pointer_id(candidate))

@@ -62,6 +62,11 @@ class ImageReference:
         return self.path if self.kind in {ReferenceKind.CVMFS, ReferenceKind.NAME} else ""
 
     @property
+    def url(self) -> str:
+        """The URL without the name of a credential in front of its scheme; what was written, if it is no URL."""
+        return f"{self.scheme}://{self.path}" if self.scheme else self.text
+
+    @property
     def short(self) -> str:
         """A name for messages and the slot ad: the published name, or what was written, without what may be secret.
 

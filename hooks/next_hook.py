@@ -37,7 +37,7 @@ def run(path: str, job: bytes, ours: bytes, ends: float) -> bytes:
 
 
 def merged(path: str, ours: bytes, theirs: dict[bytes, bytes], code: int) -> bytes:
-    """Return one block. The status stands first: HTCondor stops at a line that it cannot read, and one may be theirs."""
+    """Return one block. The status stands first: HTCondor stops at a line that it cannot read, and theirs may be so."""
     lines = {name_of(line): line for line in ours.splitlines()} if code == 0 else {}
     lines.update(theirs)
     message = lines.pop(STATUS_MESSAGE, b"")

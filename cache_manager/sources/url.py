@@ -24,12 +24,12 @@ class Url:
         then trusted for a time.
         """
         try:
-            found = transport.head(image.text, self.patience)
+            found = transport.head(image.url, self.patience)
         except SourceError as error:
             if isinstance(error.answer, Unwell) and error.answer.everything:
                 return error.answer
-            return Located(url=image.text)
-        return Located(url=image.text, version=found.version, about_bytes=found.size_bytes)
+            return Located(url=image.url)
+        return Located(url=image.url, version=found.version, about_bytes=found.size_bytes)
 
     def transfer(self, located: Located, sink: Sink) -> None:
         """Fetch the SIF. Raises SourceError."""

@@ -37,12 +37,12 @@ def make_site(tmp_path: Path) -> Iterator[StartSite]:
 
 @pytest.fixture
 def site(make_site: StartSite) -> Site:
-    """A site with a running manager and nothing configured."""
+    """Start a manager with nothing configured."""
     return make_site().start()
 
 
 @pytest.fixture(scope="module")
 def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site like `site`, for all tests of a module."""
+    """Start one like `site`, for all tests of a module."""
     with Site(tmp_path_factory.mktemp("shared")) as one:
         yield one.start()

@@ -232,6 +232,9 @@ class Site:
             check=False,
         )
 
+    def _file(self) -> IO[bytes]:
+        return self._files.enter_context(tempfile.TemporaryFile(dir=self.directory))
+
     def start_hook(  # noqa: PLR0913 - HTCondor gives a hook that much
         self,
         ad: str | bytes,
@@ -261,8 +264,7 @@ class Site:
         script: list[str | Path] = [hooks / "prepare-job", "--python", python]
         if not launcher:
             script = [python, "-IS", hooks / "prepare_job.py"]
-        stdout = self._files.enter_context(tempfile.TemporaryFile(dir=self.directory))
-        stderr = self._files.enter_context(tempfile.TemporaryFile(dir=self.directory))
+        stdout, stderr = self._file(), self._file()
         process = self.popen(
             [*script, "--socket", socket or self.socket, "--deadline", f"{PATIENCE_S:.0f}", *args],
             cwd=cwd,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 from tests.contract.block import Answer
 from tests.pool.processes import descendants, kill, poll
@@ -73,7 +73,7 @@ def end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
 class Hook:
     """A hook under way. It prints into files: what outlives it must not keep a test waiting."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stdout: BinaryIO, stderr: BinaryIO) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> None:
         self.process = process
         self._began = time.monotonic()
         self._outputs = (stdout, stderr)

@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 
 from tests.contract.block import read_block
-from tests.contract.doubles import cvmfs_ad, image_ad, job_ad, sif
+from tests.contract.doubles import Cvmfs, cvmfs_ad, image_ad, job_ad, sif
 from tests.contract.harness import Site
 from tests.contract.origin import Origin, Reply
 
@@ -69,7 +69,7 @@ REPLIES = (
 
 @pytest.fixture
 def sturdy(shared_site: Site) -> Site:
-    """A site whose manager may not take all the machine's memory; a new one, if the last test brought it down."""
+    """Return a site whose manager may not take all memory; a new one, if the last test brought it down."""
     if shared_site.manager is None or shared_site.manager.poll() is not None:
         shared_site.start()
     shared_site.limit_memory(4 << 30)

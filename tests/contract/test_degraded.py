@@ -81,7 +81,7 @@ CASES: Final = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """An EP with images on its own disk and in its cache, and no manager."""
+    """Make an EP with images on its own disk and in its cache, and without a manager."""
     with Site(tmp_path_factory.mktemp("degraded")) as one:
         _fill(one)
         yield one

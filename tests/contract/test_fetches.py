@@ -31,7 +31,7 @@ BAD = (
 
 @pytest.fixture
 def bare(make_site: StartSite, origin: Origin) -> Site:
-    """A site with a publication tree and without CVMFS."""
+    """Start a manager with a publication tree and without CVMFS."""
     return make_site(
         IMAGE_CACHE_SIF_SOURCES=f"{origin.url}/v2", IMAGE_CACHE_CVMFS_BASE="/nonexistent", IMAGE_CACHE_TAG_TTL="15m"
     ).start()

@@ -52,7 +52,7 @@ def fail(site: Site, origin: Origin, fault: Fault, owners: tuple[str, ...]) -> N
 
 @pytest.fixture
 def well(shared_site: Site, origin: Origin) -> Site:
-    """A site on which all is well, and a server with good and bad images."""
+    """Return a site on which all is well; the server has good and bad images for it."""
     name = f"htc/rocky:{origin.port}"
     shared_site.cvmfs.publish(name)
     for number in range(3):

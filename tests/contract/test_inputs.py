@@ -39,7 +39,7 @@ MACHINES = (
 
 @pytest.fixture(scope="module")
 def rocky(shared_site: Site) -> Path:
-    """An image on CVMFS."""
+    """Publish an image on CVMFS."""
     return shared_site.cvmfs.publish("htc/rocky:9")
 
 

@@ -41,14 +41,14 @@ SHADOWS = ("posix", "_signal", "_socket", "select", "time", "degraded", "sitecus
 
 @pytest.fixture
 def silent(tmp_path: Path) -> Iterator[FakeManager]:
-    """A manager that never answers."""
+    """Listen as a manager that never answers."""
     with FakeManager(tmp_path / "fake", b"", SILENT) as fake:
         yield fake
 
 
 @pytest.fixture
 def waiting(make_site: StartSite, silent: FakeManager) -> Hook:
-    """A hook that waits for it."""
+    """Start a hook that waits for it."""
     site = make_site()
     hook = site.start_hook(cvmfs_ad("htc/rocky:9"), socket=silent.path)
     site.wait_for(lambda: silent.asked, "the hook's request")
@@ -77,7 +77,7 @@ def test_a_missing_interpreter_is_replaced_or_answered_for(shared_site: Site, py
 
 def test_an_option_without_its_value_is_answered_for(shared_site: Site) -> None:
     """An empty macro in the configuration must not hold every job."""
-    argv = [HOOKS / "prepare-job", "--python"]
+    argv = [str(HOOKS / "prepare-job"), "--python"]
     hook = shared_site.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, blocked_signals=True)
     stdout, stderr = hook.communicate(timeout=PATIENCE_S)
     assert Answer.of(stdout, stderr, hook.returncode, 0).code >= 300

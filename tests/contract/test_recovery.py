@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from threading import Event
 
 import pytest
 
+from tests.contract import holders
 from tests.contract.conftest import StartSite
 from tests.contract.doubles import cvmfs_ad, digest, image_ad, sif, tree, write
 from tests.contract.harness import Site
@@ -28,31 +30,42 @@ RECORD = {
     "public": True,
 }
 
-DAMAGED = (
-    ("nothing", ""),
-    ("half a record", json.dumps(RECORD)[:50]),
-    ("NULs", "\0" * 200),
-    ("a list", "[]"),
-    ("a number", "5"),
-    ("a key that is a number", json.dumps(RECORD | {"key": 5})),
-    ("a key that is nothing", json.dumps(RECORD | {"key": None})),
-    ("a name that is nothing", json.dumps(RECORD | {"name": None})),
-    ("a size that is a text", json.dumps(RECORD | {"size_bytes": "4096"})),
-    ("a time that is infinite", json.dumps(RECORD | {"created_at": float("inf")})),
-    ("a missing size", json.dumps({name: value for name, value in RECORD.items() if name != "size_bytes"})),
-    ("ten thousand brackets", "[" * 10_000),
-)
+DAMAGED = {
+    "nothing": "",
+    "half a record": json.dumps(RECORD)[:50],
+    "NULs": "\0" * 200,
+    "a list": "[]",
+    "a number": "5",
+    "a key that is a number": {"key": 5},
+    "a key that is nothing": {"key": None},
+    "another's key": {"key": f"{'0' * 64}.sif"},
+    "a name that is nothing": {"name": None},
+    "a size that is a text": {"size_bytes": "4096"},
+    "a size that is negative": {"size_bytes": -1},
+    "a size that is not the image's": {"size_bytes": 4097},
+    "a time that is infinite": {"created_at": float("inf")},
+    "a time that is none": {"created_at": float("nan")},
+    "ten thousand brackets": "[" * 10_000,
+}
 
-LEASES = (
-    ("nothing", ""),
-    ("NULs", "\0" * 200),
-    ("a list", "[]"),
-    (
-        "a pid that is infinite",
-        '{"pid": 1e999, "start_ticks": 1, "keys": [], "boot_id": "", "host": "", "taken_at": 1}',
-    ),
-    ("keys that are a number", '{"pid": 5, "start_ticks": 1, "keys": 7, "boot_id": "", "host": "", "taken_at": 1}'),
-    ("ten thousand brackets", "[" * 10_000),
+LEASES = {
+    "nothing": "",
+    "NULs": "\0" * 200,
+    "a list": "[]",
+    "a pid that is infinite": '{"pid": 1e999, "start_ticks": 1, "keys": [], "boot_id": "", "host": "", "taken_at": 1}',
+    "keys that are a number": '{"pid": 5, "start_ticks": 1, "keys": 7, "boot_id": "", "host": "", "taken_at": 1}',
+    "ten thousand brackets": "[" * 10_000,
+}
+
+OBJECTS = (
+    b"",
+    b"[",
+    b"[" * 10_000,
+    b'{"url": 5}',
+    b'{"url": "x", "kind": "pointer", "target": 7, "digest": [], "size_bytes": "many"}',
+    b'{"url": "x", "kind": "pointer", "size_bytes": 1e999}',
+    b'{"url": "x", "kind": "pointer"}',
+    b'{"url": "x", "kind": "object", "fetched_at": null}',
 )
 
 
@@ -79,86 +92,72 @@ def test_a_manager_starts_over_what_does_not_belong_there(site: Site, leave: Cal
     site.stop()
     leave(site.root)
     site.start()
-    assert [site.names(name) for name in ("entries", "staging", "trash")] == [[], [], []]
+    assert [site.names(name) for name in ("entries", "leases", "staging", "trash")] == [[], [], [], []]
     assert site.ask("status")["healthy"]
     assert Path("/etc/passwd").exists()
 
 
-@pytest.mark.parametrize(("name", "text"), DAMAGED, ids=[row[0] for row in DAMAGED])
-def test_a_damaged_record_costs_its_entry_and_no_more(make_site: StartSite, name: str, text: str) -> None:
-    """The entry is dropped, and the manager serves."""
+def test_damaged_records_cost_their_entries_and_no_more(make_site: StartSite) -> None:
+    """They are dropped, a good one is kept, and the manager serves."""
     site = make_site()
-    write(site.root, {f"entries/{RECORD['key']}/image": sif("a"), f"entries/{RECORD['key']}/entry.json": text.encode()})
+    write(site.root, {f"entries/{RECORD['key']}/image": sif("a")})
+    (site.root / "entries" / str(RECORD["key"]) / "entry.json").write_text(json.dumps(RECORD), encoding="utf-8")
+    for name, damage in DAMAGED.items():
+        key = f"{hashlib.sha256(name.encode()).hexdigest()}.sif"
+        text = damage if isinstance(damage, str) else json.dumps(RECORD | {"key": key} | damage)
+        write(site.root, {f"entries/{key}/image": sif("a"), f"entries/{key}/entry.json": text.encode()})
     site.start()
-    assert site.ask("list")["entries"] == [], name
-    assert site.names("entries") == []
-    assert site.command("advertise").stdout.startswith("ImageCacheHealthy = true\n")
+    assert [entry["key"] for entry in site.ask("list")["entries"]] == [RECORD["key"]]
+    assert site.names("entries") == [RECORD["key"]]
+    assert 'ImageCacheImages = "htc/a:1"\n' in site.command("advertise").stdout
 
 
-@pytest.mark.parametrize(("name", "text"), LEASES, ids=[row[0] for row in LEASES])
-def test_a_damaged_lease_holds_nothing(make_site: StartSite, name: str, text: str) -> None:
-    """The manager starts without it."""
+def test_damaged_leases_hold_nothing(make_site: StartSite) -> None:
+    """The manager starts without them."""
     site = make_site()
-    write(site.root, {"leases/5-1.json": text.encode()})
+    write(site.root, {f"leases/{number}-1.json": text.encode() for number, text in enumerate(LEASES.values())})
     site.start()
-    assert site.names("leases") == [], name
+    assert site.names("leases") == []
+    assert site.ask("status")["leases"] == 0
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        b"",
-        b"[",
-        b"[" * 10_000,
-        b'{"url": 5}',
-        b'{"url": "x", "kind": "pointer", "target": 7, "digest": [], "size_bytes": "many"}',
-        b'{"url": "x", "kind": "pointer", "size_bytes": 1e999}',
-    ],
-    ids=range(6),
-)
-def test_a_damaged_record_of_an_object_costs_a_request_and_no_more(
-    make_site: StartSite, origin: Origin, record: bytes
-) -> None:
-    """Whatever is in it."""
-    site = make_site(IMAGE_CACHE_SIF_SOURCES=f"{origin.url}/v2", IMAGE_CACHE_CVMFS_BASE="/nonexistent").start()
-    origin.serve(tree("htc/a:1", sif("a")))
-    assert site.run_hook(cvmfs_ad("htc/a:1")).code == 0
-    site.stop()
-    for path in (site.root / "objects").iterdir():
-        path.write_bytes(record)
-    site.start()
-    assert site.run_hook(cvmfs_ad("htc/a:1")).code == 0
+def test_damaged_records_of_objects_cost_requests_and_no_more(make_site: StartSite, origin: Origin) -> None:
+    """Whatever is in them."""
+    knobs = {"IMAGE_CACHE_SIF_SOURCES": f"{origin.url}/v2", "IMAGE_CACHE_CVMFS_BASE": "/nonexistent"}
+    site = make_site(**knobs).start()
+    origin.serve(tree("htc/a:1", sif("a"), manifest=False))
+    origin.routes["/a.sif"] = Reply(sif("a"), head=403)
+    ads = (cvmfs_ad("htc/a:1"), image_ad(f"{origin.url}/a.sif"))
+    for record in OBJECTS:
+        assert [site.run_hook(ad).code for ad in ads] == [0, 0], record
+        site.stop()
+        for path in (site.root / "objects").iterdir():
+            path.write_bytes(record.replace(b'"object"', f'"object", "digest": "{digest(sif("a"))}"'.encode()))
+        site.start()
+    assert [site.run_hook(ad).code for ad in ads] == [0, 0]
 
 
-@pytest.mark.parametrize("size", [0, 1, 4095, 4097])
-def test_a_truncated_image_is_dropped_at_the_start_and_fetched_again(site: Site, origin: Origin, size: int) -> None:
-    """A power loss may leave fewer bytes than the record says."""
+def test_a_truncated_image_is_dropped_at_the_start_and_fetched_again(site: Site, origin: Origin) -> None:
+    """A power loss may leave fewer bytes than the record says, or more."""
     origin.routes["/a.sif"] = Reply(sif("a"))
-    image = Path(site.run_hook(image_ad(f"{origin.url}/a.sif")).image)
-    site.stop()
-    image.chmod(0o644)
-    os.truncate(image, size)
-    site.start()
-    assert site.names("entries") == []
-    assert Path(site.run_hook(image_ad(f"{origin.url}/a.sif")).image).read_bytes() == sif("a")
+    for size in (0, 1, 4095, 4097):
+        image = Path(site.run_hook(image_ad(f"{origin.url}/a.sif")).image)
+        assert image.read_bytes() == sif("a")
+        site.stop()
+        image.chmod(0o644)
+        os.truncate(image, size)
+        site.start()
+        assert site.names("entries") == []
 
 
-def test_a_truncated_image_is_dropped_when_it_is_asked_for(site: Site, origin: Origin) -> None:
-    """It may happen under a running manager too."""
-    origin.routes["/a.sif"] = Reply(sif("a"))
-    image = Path(site.run_hook(image_ad(f"{origin.url}/a.sif")).image)
-    image.chmod(0o644)
-    os.truncate(image, 100)
-    assert Path(site.run_hook(image_ad(f"{origin.url}/a.sif")).image).read_bytes() == sif("a")
-
-
-def test_a_truncated_image_is_not_served_under_another_url(site: Site, origin: Origin) -> None:
-    """What was fetched just now replaces what is broken."""
+@pytest.mark.parametrize("url", ["a.sif", "b.sif"], ids=["the same URL", "another URL"])
+def test_a_truncated_image_is_replaced_when_it_is_asked_for(site: Site, origin: Origin, url: str) -> None:
+    """It may happen under a running manager too; what was fetched just now replaces what is broken."""
     origin.routes |= {"/a.sif": Reply(sif("a")), "/b.sif": Reply(sif("a"))}
     image = Path(site.run_hook(image_ad(f"{origin.url}/a.sif")).image)
     image.chmod(0o644)
     os.truncate(image, 100)
-    answer = site.run_hook(image_ad(f"{origin.url}/b.sif"))
+    answer = site.run_hook(image_ad(f"{origin.url}/{url}"))
     assert answer.code == 0
     assert Path(answer.image).read_bytes() == sif("a")
 
@@ -178,17 +177,18 @@ def test_an_entry_that_somebody_damaged_is_fetched_again(site: Site, origin: Ori
 
 @pytest.mark.parametrize("lost", ["staging", "leases", "."])
 def test_a_root_that_became_unusable_says_so(site: Site, origin: Origin, lost: str) -> None:
-    """340 and not 399, for what is fetched and for what is there; a file in a directory's place stands for read-only."""
+    """340 and not 399, for what is fetched and for what is there.
+
+    A file in a directory's place stands for a file system that became read-only.
+    """
     origin.routes |= {"/a.sif": Reply(sif("a")), "/b.sif": Reply(sif("b"))}
     assert site.run_hook(image_ad(f"{origin.url}/a.sif")).code == 0
     (site.root / lost).rename(site.directory / "lost")
     if lost != ".":
         (site.root / lost).write_bytes(b"")
     for name in "ab":
-        env = {"CONDOR_STARTER_PID": "1"}
-        answer = site.run_hook(image_ad(f"{origin.url}/{name}.sif"), env=env)
-        # what is there runs where its holder's lease is written already
-        assert answer.code in ({340, 410} if lost == "." else {340} | ({0} if name == "a" else set())), answer.message
+        answer = holders.start(site, image_ad(f"{origin.url}/{name}.sif")).answer()
+        assert answer.code == (410 if lost == "." else 340), answer.message
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])

@@ -82,7 +82,7 @@ def test_a_probe_that_is_never_answered_is_given_up(site: Site) -> None:
     ):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             site.connect(connection)
-            connection.sendall(protocol.frame(ad, job=len(ad), left=3, scratch="/tmp"))
+            connection.sendall(protocol.frame(ad, job=len(ad), left=3, scratch="/nonexistent"))
             assert b"ask=probe" in connection.recv(65536)
             connection.sendall(said)
             if said:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -201,10 +202,8 @@ def test_the_same_image_twice_is_one_entry_and_the_first_stays(store: Store) -> 
 def test_room_is_granted_before_a_byte_is_written(chunks: list[bytes], announced: int | None) -> None:
     """Reservations and entries stay below the cap because of this; and the digest is that of all bytes."""
     granted = [0]
-    root = Path(os.environ.get("PYTEST_TMP", "/dev/shm"))  # noqa: S108 - memory: no disk is needed for this
-    directory = root / f"image-cache-test-{os.getpid()}"
-    directory.mkdir()
-    try:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
         staging = Staging(directory, granted.append)
         staging.expect(announced)
         for chunk in chunks:
@@ -215,9 +214,6 @@ def test_room_is_granted_before_a_byte_is_written(chunks: list[bytes], announced
         assert (staging.size_bytes, staging.head) == (len(data), data[:HEADER_BYTES])
         assert granted == sorted(granted)
         assert granted[-1] <= max(2 * len(data), announced or 0)
-    finally:
-        (directory / "image").unlink(missing_ok=True)
-        directory.rmdir()
 
 
 def test_no_byte_is_written_without_room(store: Store) -> None:
