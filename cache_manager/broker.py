@@ -152,8 +152,9 @@ class Broker:
     def _cached(self, candidate: Candidate, located: Located, settings: Settings) -> CacheEntry | None:
         """Return the entry of what was located. Of a URL without a version it is trusted like a tag."""
         if candidate.source is SourceKind.URL and not located.version:
-            fetched_at = float(self._cache.known(located.object_id).get("fetched_at", 0))
-            if self._clock() - fetched_at > settings.tag_ttl_s:
+            fetched_at: object = self._cache.known(located.object_id).get("fetched_at")
+            now = self._clock()
+            if not isinstance(fetched_at, (int, float)) or not now - settings.tag_ttl_s <= fetched_at <= now:
                 return None
         return self._cache.find(located)
 

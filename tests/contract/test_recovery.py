@@ -18,7 +18,7 @@ from tests.contract.doubles import cvmfs_ad, digest, image_ad, sif, tree, write
 from tests.contract.harness import Site
 from tests.contract.origin import Origin, Reply
 
-RECORD = {
+RECORD: dict[str, object] = {
     "key": f"{digest(sif('a'))}.sif",
     "name": "htc/a:1",
     "origin": "http://localhost/a.sif",
@@ -30,7 +30,7 @@ RECORD = {
     "public": True,
 }
 
-DAMAGED = {
+DAMAGED: dict[str, str | dict[str, object]] = {
     "nothing": "",
     "half a record": json.dumps(RECORD)[:50],
     "NULs": "\0" * 200,
