@@ -104,7 +104,7 @@ def test_a_fetch_outlives_the_deadline_of_its_job(bare: Site, origin: Origin) ->
     """The next job gets what the first one waited for in vain."""
     origin.serve(tree("htc/cold:1", sif("cold")))
     release = hold_back(origin, ".sif")
-    answer = bare.run_hook(cvmfs_ad("htc/cold:1"), "--deadline", "3s")
+    answer = bare.run_hook(cvmfs_ad("htc/cold:1"), "--deadline", "2.3s")
     assert answer.code == 460
     assert "fetch goes on" in answer.message
     release()

@@ -15,7 +15,7 @@ from tests.contract.harness import Site
 from tests.contract.origin import Origin, Reply
 
 OK = b"HookStatusCode = 0\n"
-ENDS_EARLY = ("--deadline", "0.4s")
+ENDS_EARLY = ("--deadline", "0.3s")
 
 REPLIES = (
     ("an HTTP server", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", 399),

@@ -81,7 +81,7 @@ def test_the_former_hook_has_its_say(shared_site: Site, rocky: Path, tmp_path: P
     """As HTCondor would have given it to it."""
     hook = former_hook(tmp_path, case.script)
     running = shared_site.start_hook(
-        ROCKY, "--deadline", "1.5s" if case.code == 460 else "10s", "--next-hook", str(hook)
+        ROCKY, "--deadline", "0.7s" if case.code == 460 else "10s", "--next-hook", str(hook)
     )
     stdout, stderr, status = running.raw()
     assert status == 0, stderr

@@ -152,7 +152,7 @@ def test_an_image_that_a_tree_has_is_not_called_unpublished(make_site: StartSite
         name = f"htc/tree:{number}"
         origin.serve(tree(name, reply.body or sif()))
         origin.routes[pointer(name).replace("latest.txt", VERSION)] = reply
-        answer = site.run_hook(cvmfs_ad(name), "--deadline", "2.5s")
+        answer = site.run_hook(cvmfs_ad(name), "--deadline", "2.3s")
         assert answer.code >= 300, answer.message
 
 

@@ -48,6 +48,8 @@ DAMAGED: dict[str, str | dict[str, object]] = {
     "ten thousand brackets": "[" * 10_000,
 }
 
+NO_CVMFS = {"IMAGE_CACHE_CVMFS_BASE": "/nonexistent"}
+
 LEASES = {
     "nothing": "",
     "NULs": "\0" * 200,
@@ -122,32 +124,39 @@ def test_damaged_leases_hold_nothing(make_site: StartSite) -> None:
 
 
 def test_damaged_records_of_objects_cost_requests_and_no_more(make_site: StartSite, origin: Origin) -> None:
-    """Whatever is in them."""
-    knobs = {"IMAGE_CACHE_SIF_SOURCES": f"{origin.url}/v2", "IMAGE_CACHE_CVMFS_BASE": "/nonexistent"}
+    """Whatever is in them, of pointers and of URLs."""
+    knobs = NO_CVMFS | {"IMAGE_CACHE_SIF_SOURCES": f"{origin.url}/v2"}
     site = make_site(**knobs).start()
-    origin.serve(tree("htc/a:1", sif("a"), manifest=False))
-    origin.routes["/a.sif"] = Reply(sif("a"), head=403)
-    ads = (cvmfs_ad("htc/a:1"), image_ad(f"{origin.url}/a.sif"))
-    for record in OBJECTS:
-        assert [site.run_hook(ad).code for ad in ads] == [0, 0], record
-        site.stop()
-        for path in (site.root / "objects").iterdir():
-            path.write_bytes(record.replace(b'"object"', f'"object", "digest": "{digest(sif("a"))}"'.encode()))
-        site.start()
-    assert [site.run_hook(ad).code for ad in ads] == [0, 0]
+    ads = []
+    for number in range(len(OBJECTS)):
+        origin.serve(tree(f"htc/a:{number}", sif(f"{number}"), manifest=False))
+        origin.routes[f"/{number}.sif"] = Reply(sif(f"{number}"), head=403)
+        ads += [cvmfs_ad(f"htc/a:{number}"), image_ad(f"{origin.url}/{number}.sif")]
+    assert {site.run_hook(ad).code for ad in ads} == {0}
+    site.stop()
+    paths = sorted((site.root / "objects").iterdir(), key=lambda path: path.read_text(encoding="utf-8"))
+    assert len(paths) >= 2 * len(OBJECTS)
+    for number, path in enumerate(paths):
+        known = json.loads(path.read_text(encoding="utf-8")).get("digest", "")
+        path.write_bytes(OBJECTS[number % len(OBJECTS)].replace(b'"object"', f'"object", "digest": "{known}"'.encode()))
+    site.start()
+    assert {site.run_hook(ad).code for ad in ads} == {0}
 
 
-def test_a_truncated_image_is_dropped_at_the_start_and_fetched_again(site: Site, origin: Origin) -> None:
+def test_truncated_images_are_dropped_at_the_start_and_fetched_again(site: Site, origin: Origin) -> None:
     """A power loss may leave fewer bytes than the record says, or more."""
-    origin.routes["/a.sif"] = Reply(sif("a"))
-    for size in (0, 1, 4095, 4097):
-        image = Path(site.run_hook(image_ad(f"{origin.url}/a.sif")).image)
-        assert image.read_bytes() == sif("a")
-        site.stop()
+    sizes = (0, 1, 4095, 4097)
+    origin.routes |= {f"/{size}.sif": Reply(sif(f"{size}")) for size in sizes}
+    images = [Path(site.run_hook(image_ad(f"{origin.url}/{size}.sif")).image) for size in sizes]
+    site.stop()
+    for image, size in zip(images, sizes, strict=True):
         image.chmod(0o644)
         os.truncate(image, size)
-        site.start()
-        assert site.names("entries") == []
+    site.start()
+    assert site.names("entries") == []
+    for size in sizes:
+        image = Path(site.run_hook(image_ad(f"{origin.url}/{size}.sif")).image)
+        assert image.read_bytes() == sif(f"{size}")
 
 
 @pytest.mark.parametrize("url", ["a.sif", "b.sif"], ids=["the same URL", "another URL"])

@@ -27,7 +27,7 @@ def world_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorldOf]:
         worlds: dict[str, World] = {}
 
         def find(case: Case) -> World:
-            key = f"{sorted(case.knobs.items())} {case.before_start} {case.name if case.alone else ''}"
+            key = f"{sorted(case.knobs.items())} {case.before_start}"
             if key not in worlds:
                 worlds[key] = _begin(case, stack, tmp_path_factory.mktemp("world"))
             return worlds[key]

@@ -13,7 +13,7 @@ from tests.unit.origin import Origin
 settings.register_profile(
     "unit",
     deadline=None,
-    max_examples=80,
+    max_examples=50,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],

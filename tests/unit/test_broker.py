@@ -268,6 +268,25 @@ def test_a_path_is_opened_by_the_hook_and_judged_by_what_it_found(
     assert probed == [text]
 
 
+def test_a_job_cannot_name_an_image_by_its_place_in_the_cache(tmp_path: Path) -> None:
+    """It would have no lease on it, and might be another's, who got it with a credential."""
+
+    async def probe(_path: str) -> ProbeResult:
+        return WHOLE
+
+    async def test(bench: Bench) -> None:
+        settings = knobs(DIR=str(bench.store.root))
+        found = bench.put("htc/rocky:9")
+        asks = request(str(bench.store.layout.image(found.key)))
+        broker = Broker(bench.cache, lambda: settings)
+        verdict = await broker.answer(asks, Caller(None, probe, asyncio.get_running_loop().time() + LIMIT_S))
+        assert verdict.image is None
+        assert verdict.status is not HookStatus.OK
+        assert not verdict.status.holds
+
+    run(tmp_path / "cache", test)
+
+
 @pytest.mark.parametrize("holder", [None, Holder(1, 1)])
 def test_a_deadline_that_has_passed_is_told_as_such(tmp_path: Path, holder: Holder | None) -> None:
     """The hook's own timer must not be the first."""
