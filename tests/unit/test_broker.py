@@ -276,7 +276,7 @@ def test_a_job_cannot_name_an_image_by_its_place_in_the_cache(tmp_path: Path) ->
 
     async def test(bench: Bench) -> None:
         settings = knobs(DIR=str(bench.store.root))
-        found = bench.put("htc/rocky:9")
+        found = bench.put("a")
         asks = request(str(bench.store.layout.image(found.key)))
         broker = Broker(bench.cache, lambda: settings)
         verdict = await broker.answer(asks, Caller(None, probe, asyncio.get_running_loop().time() + LIMIT_S))
