@@ -39,13 +39,15 @@ SQUASHFS_MAGIC: Final = b"hsqs"
 class ProbeResult:
     """What the hook found when it opened a path as the job's user.
 
-    `kind` is file, directory, other, absent, denied or unwell; `head` a file's first bytes; `error` the reason.
+    `kind` is file, directory, other, absent, denied or unwell; `head` a file's first bytes; `error` the reason; `real`
+    where the path leads, every link followed (empty if the hook does not say).
     """
 
     kind: str
     size_bytes: int = 0
     head: bytes = b""
     error: str = ""
+    real: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Broker:
         try:
             async with asyncio.timeout_at(caller.deadline):
                 if candidate.source in _BY_HOOK:
-                    return await _opened_by_hook(candidate, request, caller)
+                    return await _opened_by_hook(candidate, request, caller, settings.root)
                 return await self._from_source(candidate, request, caller, settings)
         except TimeoutError:
             why = f"{candidate.source.value}: not here within the hook's deadline; the fetch goes on for the next job"
@@ -195,32 +197,38 @@ class Broker:
         return Served(path, "SIF that would be fetched"), f"chosen: it would be fetched{size}"
 
 
-async def _opened_by_hook(candidate: Candidate, request: JobRequest, caller: Caller) -> Served | Failed:
-    """Have the hook open the path as the job's user: the manager opens nothing for anybody."""
+async def _opened_by_hook(candidate: Candidate, request: JobRequest, caller: Caller, root: str) -> Served | Failed:
+    """Have the hook open the path as the job's user: the manager opens nothing for anybody.
+
+    A path that leads into the cache is nobody's to name: it would be run without a lease, and may be another's.
+    """
     shipped = candidate.source is SourceKind.JOB_FILE
-    wrong = HookStatus.IMAGE_FILE_INVALID if shipped else HookStatus.PATH_NOT_HERE
     found = await caller.probe(candidate.image.path)
     path = candidate.image.path
+    if any(f"{one}/".startswith(f"{root}/") for one in (path, found.real)):
+        return Failed(
+            HookStatus.PATH_NOT_HERE, "lies in this EP's image cache, from which images are run by name alone"
+        )
+    wrong = _why_no_image(found, shipped=shipped)
+    if wrong:
+        return Failed(HookStatus.IMAGE_FILE_INVALID if shipped else HookStatus.PATH_NOT_HERE, wrong)
     if shipped:
         path = str(PurePosixPath(request.scratch) / path)
+    where = "that came with the job" if shipped else "on this EP"
     if found.kind == "directory":
-        return Served(path, "directory that came with the job" if shipped else "directory on this EP", sandbox=True)
-    if found.kind == "file":
-        problem = _why_no_image(found)
-        if problem:
-            return Failed(wrong, problem)
-        origin = "file that came with the job" if shipped else "file on this EP"
-        return Served(path, origin, size_bytes=found.size_bytes, hit=True)
+        return Served(path, f"directory {where}", sandbox=True)
+    return Served(path, f"file {where}", size_bytes=found.size_bytes, hit=True)
+
+
+def _why_no_image(found: ProbeResult, *, shipped: bool) -> str:
+    """Return why what the hook opened is no image; empty if it is one."""
     if found.kind == "absent":
-        why = "did not come with the job" if shipped else "not on this EP"
-        return Failed(wrong, f"{why} ({found.error or 'no such file'})")
-    if found.kind == "denied" and not shipped:
-        return Failed(HookStatus.PATH_NOT_HERE, f"cannot be read by the job's user here ({found.error})")
-    return Failed(wrong, f"cannot be opened ({found.error or found.kind})")
-
-
-def _why_no_image(found: ProbeResult) -> str:
-    if found.head.startswith(SQUASHFS_MAGIC):
+        return f"{'did not come with the job' if shipped else 'not on this EP'} ({found.error or 'no such file'})"
+    if found.kind == "denied":
+        return f"cannot be read by the job's user here ({found.error})"
+    if found.kind not in {"file", "directory"}:
+        return f"cannot be opened ({found.error or found.kind})"
+    if found.kind == "directory" or found.head.startswith(SQUASHFS_MAGIC):
         return ""  # the runtime takes a bare squashfs as well
     try:
         sif.parse_header(found.head, found.size_bytes)

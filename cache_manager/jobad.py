@@ -241,23 +241,28 @@ def _why_left(job: Ad, machine: Machine, target: Ad) -> str:
 
 
 def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
-    """Return the image and the attribute that names it, as the starter chooses: SingularityImage first."""
-    empty = ""
+    """Return the image and the attribute that names it, as the starter chooses: the first that is a string.
+
+    One that is none is an error only where no other names an image.
+    """
+    wrong: StatusError | None = None
     for name in ("SingularityImage", "ContainerImage", "DockerImage"):
         value = job.value(name, target)
         if value is Missing.UNDEFINED:
             continue
         if not isinstance(value, str):
-            raise _no_string(name, value, job.text_of(name), elsewhere=job.asks(name, target))
+            wrong = wrong or _no_string(name, value, job.text_of(name), elsewhere=job.asks(name, target))
+            continue
         if not value:
-            empty = empty or name
+            message = f"{name}: names an image by an empty string (0 bytes)"
+            wrong = wrong or StatusError(HookStatus.IMAGE_REFERENCE_INVALID, message)
             continue
         if "\ufffd" in value:
             raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"{name}: {printable(value)!r} is no UTF-8")
         text = f"docker://{value}" if name == "DockerImage" and "://" not in value else value
         return ImageReference.parse(text), name
-    if empty:
-        raise StatusError(HookStatus.IMAGE_REFERENCE_INVALID, f"{empty}: names an image by an empty string (0 bytes)")
+    if wrong:
+        raise wrong
     return None, ""
 
 

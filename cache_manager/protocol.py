@@ -9,7 +9,8 @@ A frame is one header line and a body:
 that an older hook talks to a newer manager and the other way round. Keys of a request: `verb` (prepare if missing),
 `job` (length of the job ad, the machine ad is the rest), `left` (seconds that the hook may still wait), `starter`
 (pid), `scratch` (the job's directory), `slot`. A reply with `ask=probe` is a question, its body a path: the hook
-opens it as the job's user and answers with a frame of the keys `kind`, `size`, `error`, and the first bytes.
+opens it as the job's user and answers with a frame of the keys `kind`, `size`, `error`, `real` (where the path leads,
+every link followed), and the first bytes.
 """
 
 from __future__ import annotations

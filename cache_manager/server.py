@@ -219,7 +219,7 @@ def _prober(line: Line) -> Callable[[str], Awaitable[ProbeResult]]:
         except ProtocolError as error:
             raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"image cache hook: {error}") from None
         kind, why = header.keys.get("kind", "unwell"), header.keys.get("error", "")
-        return ProbeResult(kind, int(header.number("size", 0)), head, why)
+        return ProbeResult(kind, int(header.number("size", 0)), head, why, header.keys.get("real", ""))
 
     return probe
 

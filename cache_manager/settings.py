@@ -49,6 +49,20 @@ def parse_size(text: str) -> int:
     return int(_quantity(text, _SIZES, "a size like 20 GB"))
 
 
+def _room(text: str) -> int:
+    size = parse_size(text)
+    if size == 0:
+        raise ValueError("is no room for any image (0 bytes)")
+    return size
+
+
+def _patience(text: str) -> float:
+    seconds = parse_time(text)
+    if seconds == 0:
+        raise ValueError("is no time at all (0 s)")
+    return seconds
+
+
 def parse_time(text: str) -> float:
     """Read a time in seconds. Raises ValueError."""
     return float(_quantity(text, _TIMES, "a time like 15m"))
@@ -132,7 +146,7 @@ class Settings:
     root: str = _knob("DIR", "$(LOCAL_DIR)/image_cache", _path, "root of the cache; not under EXECUTE")
     socket: str = _knob("SOCKET", "$(IMAGE_CACHE_DIR)/socket", _path, "Unix socket of the manager, of any length")
     log: str = _knob("LOG", "$(LOG)/ImageCacheLog", _path, "the manager's log (rotated)")
-    max_bytes: int = _knob("MAX_BYTES", "20 GB", parse_size, "cap on everything under the root, also while fetching")
+    max_bytes: int = _knob("MAX_BYTES", "20 GB", _room, "cap on everything under the root, also while fetching")
     max_inodes: int = _knob("MAX_INODES", "0", _count, "the same for files; 0: no cap")
     min_free_bytes: int = _knob(
         "MIN_FREE_BYTES", "2 GB", parse_size, "left free on the file system, whatever the cap says"
@@ -171,11 +185,11 @@ class Settings:
         "DEFAULT_IMAGE_GPU", "", _images, "the same for slots with GPUs; empty: as the others"
     )
     tag_ttl_s: float = _knob("TAG_TTL", "15m", parse_time, "how long the resolution of a tag is trusted")
-    hook_deadline_s: float = _knob("HOOK_DEADLINE", "20m", parse_time, "total time of the hook, waiting included")
+    hook_deadline_s: float = _knob("HOOK_DEADLINE", "20m", _patience, "total time of the hook, waiting included")
     min_rate_bytes: int = _knob(
         "MIN_RATE", "1 MB", parse_size, "a transfer may take its size / MIN_RATE, plus start-up"
     )
-    stall_timeout_s: float = _knob("STALL_TIMEOUT", "60s", parse_time, "no bytes for so long end a transfer")
+    stall_timeout_s: float = _knob("STALL_TIMEOUT", "60s", _patience, "no bytes for so long end a transfer")
     allow: tuple[str, ...] = _knob("ALLOW", "*", _words, "globs of the image references that may run")
     messages: str = _knob(
         "MESSAGES",

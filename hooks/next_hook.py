@@ -85,14 +85,19 @@ def converse(path: str, text: bytes, ends: float) -> "tuple[bytes, int | None]":
         posix.close(in_read)
         posix.close(out_write)
     posix.set_blocking(in_write, False)
-    output = exchange(in_write, out_read, text, ends)
-    while monotonic() < ends:
-        ended, status = posix.waitpid(child, posix.WNOHANG)
-        if ended:
-            return output, posix.waitstatus_to_exitcode(status)
-        select([], [], [], 0.005)
-    posix.killpg(child, 9)
-    posix.waitpid(child, 0)
+    running = True
+    try:
+        output = exchange(in_write, out_read, text, ends)
+        while monotonic() < ends:
+            ended, status = posix.waitpid(child, posix.WNOHANG)
+            if ended:
+                running = False
+                return output, posix.waitstatus_to_exitcode(status)
+            select([], [], [], 0.005)
+    finally:  # the hook's own deadline may have come first, as an exception
+        if running:
+            posix.killpg(child, 9)
+            posix.waitpid(child, 0)
     return b"", None
 
 

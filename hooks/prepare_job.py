@@ -254,12 +254,13 @@ def checked(body: bytes) -> bytes:
 def probe(path: bytes, scratch: str) -> bytes:
     """Open a path as the job's user and say what it is: kind, size and first bytes. The manager may not open it."""
     name = path if path.startswith(b"/") else fs_bytes(scratch) + b"/" + path
-    kind, size, head, why = "absent", 0, b"", ""
+    kind, size, head, why, real = "absent", 0, b"", "", b""
     try:
         # O_NONBLOCK: a FIFO must not stop the hook
         descriptor = posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
         try:
             found = posix.fstat(descriptor)
+            real = posix.readlink(b"/proc/self/fd/%d" % descriptor)
             form = found.st_mode & 0o170000
             kind = {0o100000: "file", 0o040000: "directory"}.get(form, "other")
             size = found.st_size
@@ -271,7 +272,7 @@ def probe(path: bytes, scratch: str) -> bytes:
         why = error.strerror or "error"
         # ENOENT, ENOTDIR: not there; EACCES, EPERM: not for this user
         kind = {2: "absent", 20: "absent", 13: "denied", 1: "denied"}.get(error.errno or 0, "unwell")
-    keys = "kind=%s size=%d error=%s" % (kind, size, quoted(why.encode()))  # noqa: UP031
+    keys = "kind=%s size=%d error=%s real=%s" % (kind, size, quoted(why.encode()), quoted(real))  # noqa: UP031
     return ("IMGC/1 %d %s\n" % (len(head), keys)).encode() + head  # noqa: UP031
 
 

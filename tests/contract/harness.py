@@ -21,7 +21,7 @@ from typing import IO, Any, Final, Self
 from cache_manager import client
 from tests.contract.block import Answer
 from tests.contract.doubles import Cvmfs
-from tests.contract.processes import PATIENCE_S, Hook, end, feed, signal_mask, status_mask
+from tests.contract.processes import PATIENCE_S, Hook, end, feed, signal_mask, status_mask, wait_for_end
 from tests.pool.processes import descendants, kill, poll
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
@@ -123,7 +123,7 @@ class Site:
             except client.ManagerDown:
                 return False
 
-        poll(answers, "the manager's answer", PATIENCE_S)
+        poll(answers, "the manager's answer", PATIENCE_S, interval=0.01)
         return self
 
     @property
@@ -140,7 +140,7 @@ class Site:
         """Have the manager end by a signal, and return its exit status."""
         assert self.manager is not None
         self.manager.send_signal(number)
-        return self.manager.wait(PATIENCE_S)
+        return wait_for_end(self.manager)
 
     def restart(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the manager by a signal and start another."""
@@ -156,7 +156,7 @@ class Site:
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Wait until something is so."""
-        poll(lambda: bool(condition()), what, PATIENCE_S)
+        poll(lambda: bool(condition()), what, PATIENCE_S, interval=0.01)
 
     def clock(self) -> float:
         """Return the time, as the manager's records have it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -43,6 +44,17 @@ def command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def wait_for_end(process: subprocess.Popen[bytes]) -> int:
+    """Return the exit status of a process as soon as it has one: Popen.wait looks every 50 ms."""
+    if process.poll() is None:
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            select.select([descriptor], [], [], PATIENCE_S)
+        finally:
+            os.close(descriptor)
+    return process.wait(1)
 
 
 def left_of(leaders: Iterable[int]) -> list[int]:
@@ -95,7 +107,7 @@ class Hook:
 
     def raw(self) -> tuple[bytes, bytes, int]:
         """Wait for its end and return what it printed, and its exit status."""
-        status = self.process.wait(PATIENCE_S)
+        status = wait_for_end(self.process)
         printed = []
         for output in self._outputs:
             output.seek(0)
