@@ -23,15 +23,15 @@ from tests.contract.processes import PATIENCE_S
 ROCKY = cvmfs_ad("htc/rocky:9")
 
 
-def test_a_new_configuration_is_read_without_a_restart(site: Site) -> None:
+def test_a_new_configuration_is_read_without_a_restart(shared_site: Site) -> None:
     """condor_reconfig sends SIGHUP."""
-    site.cvmfs.publish("htc/rocky:9")
-    assert site.run_hook(ROCKY).code == 0
-    site.reconfigure(IMAGE_CACHE_ALLOW="nothing", IMAGE_CACHE_MAX_BYTES="7 GB")
-    assert site.run_hook(ROCKY).code == 350
-    assert site.ask("status")["max_bytes"] == 7_000_000_000
-    site.reconfigure()
-    assert site.run_hook(ROCKY).code == 0
+    shared_site.cvmfs.publish("htc/rocky:9")
+    assert shared_site.run_hook(ROCKY).code == 0
+    shared_site.reconfigure(IMAGE_CACHE_ALLOW="nothing", IMAGE_CACHE_MAX_BYTES="7 GB")
+    assert shared_site.run_hook(ROCKY).code == 350
+    assert shared_site.ask("status")["max_bytes"] == 7_000_000_000
+    shared_site.reconfigure()
+    assert shared_site.run_hook(ROCKY).code == 0
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,9 @@ def test_a_wrong_configuration_keeps_no_admin_from_asking(site: Site) -> None:
         assert "onfiguration" in site.command("advertise").stdout
 
 
-def test_a_request_keeps_the_configuration_that_it_began_with(site: Site, origin: Origin) -> None:
+def test_a_request_keeps_the_configuration_that_it_began_with(shared_site: Site, origin: Origin) -> None:
     """A job that waits is not refused by what was configured meanwhile."""
+    site = shared_site
     gate = Event()
     origin.routes["/a.sif"] = Reply(sif(), gate=gate)
     hook = site.start_hook(image_ad(f"{origin.url}/a.sif"))
@@ -76,6 +77,7 @@ def test_a_request_keeps_the_configuration_that_it_began_with(site: Site, origin
     site.reconfigure(IMAGE_CACHE_ALLOW="nothing", IMAGE_CACHE_MESSAGES="never")
     gate.set()
     answer = hook.finish()
+    site.reconfigure()
     assert answer.code == 0
     assert answer.message
 
@@ -274,12 +276,16 @@ def test_advertise_follows_what_happens(site: Site, origin: Origin) -> None:
     site.wait_for(lambda: said.read_text().count("ImageCacheEntries = 1") == 2, "the ad after the return")
 
 
-@pytest.mark.parametrize("options", [("--pilot",), (), ("--pilot", "--other-filesystem")])
-def test_the_configuration_that_is_printed_is_one(make_site: StartSite, options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("options", "root"), [("--pilot", "image_cache"), ("--other-filesystem", "an image cache 100%")]
+)
+def test_the_configuration_that_is_printed_is_one(
+    make_site: StartSite, tmp_path: Path, options: str, root: str
+) -> None:
     """HTCondor reads it, and the hook runs with the arguments that it names."""
-    site = make_site(IMAGE_CACHE_DEFAULT_IMAGE="htc/rocky:9").start()
+    site = make_site(IMAGE_CACHE_DEFAULT_IMAGE="htc/rocky:9", IMAGE_CACHE_DIR=str(tmp_path / root)).start()
     real = site.cvmfs.publish("htc/rocky:9")
-    printed = site.command("config", *options)
+    printed = site.command("config", options)
     assert printed.returncode == 0, printed.stderr
     site.configure(printed.stdout)
     script = "import json, htcondor2, sys; print(json.dumps([htcondor2.param[name] for name in sys.argv[1:]]))"

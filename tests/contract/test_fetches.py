@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract import holders
 from tests.contract.conftest import StartSite
-from tests.contract.doubles import HTML, cvmfs_ad, digest, image_ad, other_arch, sif, tree, truncated_sif
+from tests.contract.doubles import HTML, VERSION, cvmfs_ad, digest, image_ad, other_arch, sif, tree, truncated_sif
 from tests.contract.harness import Site
 from tests.contract.origin import Origin, Reply
 
@@ -29,12 +29,29 @@ BAD = (
 )
 
 
-@pytest.fixture
-def bare(make_site: StartSite, origin: Origin) -> Site:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Origin]:
+    """Serve HTTP for all tests of this module."""
+    with Origin() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory, server: Origin) -> Iterator[Site]:
     """Start a manager with a publication tree and without CVMFS."""
-    return make_site(
-        IMAGE_CACHE_SIF_SOURCES=f"{origin.url}/v2", IMAGE_CACHE_CVMFS_BASE="/nonexistent", IMAGE_CACHE_TAG_TTL="15m"
-    ).start()
+    knobs = {"IMAGE_CACHE_SIF_SOURCES": f"{server.url}/v2", "IMAGE_CACHE_CVMFS_BASE": "/nonexistent"}
+    with Site(tmp_path_factory.mktemp("bare"), knobs) as site:
+        yield site.start()
+
+
+def entry(site: Site, seed: str) -> Path:
+    """Return the path of the cached `sif(seed)`."""
+    return site.root / "entries" / f"{digest(sif(seed))}.sif" / "image"
+
+
+def waiting(site: Site) -> list[int]:
+    """Return how many jobs wait for each fetch."""
+    return [one["waiting"] for one in site.ask("status")["fetches"]]
 
 
 def hold_back(origin: Origin, end: str) -> Callable[[], None]:
@@ -47,48 +64,52 @@ def hold_back(origin: Origin, end: str) -> Callable[[], None]:
     return gate.set
 
 
-def test_ten_jobs_for_one_cold_image_are_one_fetch(bare: Site, origin: Origin) -> None:
+def test_ten_jobs_for_one_cold_image_are_one_fetch(bare: Site, server: Origin) -> None:
     """One look at the pointer, one SIF, ten leases, each of its own starter."""
-    origin.serve(tree("htc/cold:1", sif("cold")))
-    release = hold_back(origin, ".sif")
-    starters = [holders.start(bare, cvmfs_ad("htc/cold:1")) for _ in range(10)]
-    bare.wait_for(lambda: [one["waiting"] for one in bare.ask("status")["fetches"]] == [10], "ten waiting jobs")
+    server.serve(tree("htc/ten:1", sif("ten")))
+    release = hold_back(server, "htc__ten__1/" + VERSION)
+    starters = [holders.start(bare, cvmfs_ad("htc/ten:1")) for _ in range(10)]
+    bare.wait_for(lambda: waiting(bare) == [10], "ten waiting jobs")
     release()
     answers = [one.answer() for one in starters]
-    assert {answer.image for answer in answers} == {answers[0].image}
+    assert {answer.image for answer in answers} == {str(entry(bare, "ten"))}
     assert {answer.code for answer in answers} == {0}
-    assert Path(answers[0].image).read_bytes() == sif("cold")
-    assert [origin.count(end) for end in (".sif", "latest.txt", ".json")] == [1, 1, 1]
+    assert entry(bare, "ten").read_bytes() == sif("ten")
+    assert [server.count(f"__ten__1/{name}") for name in (VERSION, "latest.txt")] == [1, 1]
     assert {name.partition("-")[0] for name in bare.names("leases")} == {str(one.pid) for one in starters}
+    for one in starters:
+        one.end()
+    bare.wait_for(lambda: not bare.names("leases"), "the end of the leases")
 
 
-def test_ten_jobs_for_one_url_are_one_fetch(site: Site, origin: Origin) -> None:
+def test_ten_jobs_for_one_url_are_one_fetch(bare: Site, server: Origin) -> None:
     """A URL has no pointer: it is asked for its version once."""
-    origin.routes["/a.sif"] = Reply(sif("a"), headers={"ETag": '"1"'})
-    release = hold_back(origin, ".sif")
-    starters = [holders.start(site, image_ad(f"{origin.url}/a.sif")) for _ in range(10)]
-    site.wait_for(lambda: [one["waiting"] for one in site.ask("status")["fetches"]] == [10], "ten waiting jobs")
+    server.routes["/ten.sif"] = Reply(sif("ten of one url"), headers={"ETag": '"1"'})
+    release = hold_back(server, "/ten.sif")
+    starters = [holders.start(bare, image_ad(f"{server.url}/ten.sif")) for _ in range(10)]
+    bare.wait_for(lambda: waiting(bare) == [10], "ten waiting jobs")
     release()
     assert {one.answer().code for one in starters} == {0}
-    assert (origin.count(".sif"), origin.count(".sif", "HEAD")) == (1, 1)
+    assert (server.count("/ten.sif"), server.count("/ten.sif", "HEAD")) == (1, 1)
 
 
 @pytest.mark.parametrize("whom", ["launcher", "interpreter", "starter"])
 def test_a_hook_that_is_killed_while_it_waits_loses_its_interest_and_not_the_fetch(
-    bare: Site, origin: Origin, whom: str
+    bare: Site, server: Origin, whom: str
 ) -> None:
     """condor_rm during a fetch: the next job finds the image, and nobody holds it."""
-    origin.serve(tree("htc/cold:1", sif("cold")))
-    release = hold_back(origin, ".sif")
-    starter = holders.start(bare, cvmfs_ad("htc/cold:1"))
-    bare.wait_for(lambda: [one["waiting"] for one in bare.ask("status")["fetches"]] == [1], "a waiting job")
+    name = f"htc/killed_{whom}:1"
+    server.serve(tree(name, sif(whom)))
+    release = hold_back(server, f"{whom}__1/{VERSION}")
+    starter = holders.start(bare, cvmfs_ad(name))
+    bare.wait_for(lambda: waiting(bare) == [1], "a waiting job")
     end_of(whom, starter)
-    bare.wait_for(lambda: [one["waiting"] for one in bare.ask("status")["fetches"]] == [0], "the end of the interest")
+    bare.wait_for(lambda: waiting(bare) == [0], "the end of the interest")
     release()
-    bare.wait_for(lambda: bare.ask("status")["entries"], "the entry")
-    assert bare.names("leases") == []
-    assert bare.run_hook(cvmfs_ad("htc/cold:1")).code == 0
-    assert origin.count(".sif") == 1
+    bare.wait_for(entry(bare, whom).exists, "the entry")
+    assert not [one for one in bare.names("leases") if one.startswith(f"{starter.pid}-")]
+    assert bare.run_hook(cvmfs_ad(name)).code == 0
+    assert server.count(f"{whom}__1/{VERSION}") == 1
 
 
 def end_of(whom: str, starter: holders.Starter) -> None:
@@ -100,19 +121,19 @@ def end_of(whom: str, starter: holders.Starter) -> None:
     os.kill({"launcher": launcher, "interpreter": interpreter, "starter": interpreter}[whom], signal.SIGKILL)
 
 
-def test_a_fetch_outlives_the_deadline_of_its_job(bare: Site, origin: Origin) -> None:
+def test_a_fetch_outlives_the_deadline_of_its_job(bare: Site, server: Origin) -> None:
     """The next job gets what the first one waited for in vain."""
-    origin.serve(tree("htc/cold:1", sif("cold")))
-    release = hold_back(origin, ".sif")
-    answer = bare.run_hook(cvmfs_ad("htc/cold:1"), "--deadline", "2.3s")
+    server.serve(tree("htc/late:1", sif("late")))
+    release = hold_back(server, f"late__1/{VERSION}")
+    answer = bare.run_hook(cvmfs_ad("htc/late:1"), "--deadline", "2.3s")
     assert answer.code == 460
     assert "fetch goes on" in answer.message
     release()
-    bare.wait_for(lambda: bare.ask("status")["entries"], "the entry")
-    answer = bare.run_hook(cvmfs_ad("htc/cold:1"))
+    bare.wait_for(entry(bare, "late").exists, "the entry")
+    answer = bare.run_hook(cvmfs_ad("htc/late:1"))
     assert answer.code == 0
     assert "cached SIF" in answer.message
-    assert origin.count(".sif") == 1
+    assert server.count(f"late__1/{VERSION}") == 1
 
 
 @pytest.mark.parametrize(("name", "reply", "code"), BAD, ids=[row[0] for row in BAD])
@@ -132,11 +153,11 @@ def test_a_fetch_that_fails_leaves_nothing_and_is_not_tried_again_at_once(
     assert site.run_hook(image_ad(f"{origin.url}/good.sif")).code == 0
 
 
-def test_a_source_that_does_not_answer_is_asked_once(bare: Site, origin: Origin) -> None:
+def test_a_source_that_does_not_answer_is_asked_once(bare: Site, server: Origin) -> None:
     """Its failure is remembered, also the pointer's."""
-    origin.routes |= {f"/v2/{path}": Reply(status=503) for path in tree("htc/cold:1", sif())}
-    assert [bare.run_hook(cvmfs_ad("htc/cold:1")).code for _ in range(3)] == [610] * 3
-    assert len(origin.requests) == 1
+    server.routes |= {f"/v2/{path}": Reply(status=503) for path in tree("htc/unwell:1", sif())}
+    assert [bare.run_hook(cvmfs_ad("htc/unwell:1")).code for _ in range(3)] == [610] * 3
+    assert len([path for _, path in server.requests if "unwell" in path]) == 1
 
 
 def test_what_is_too_large_is_not_fetched(make_site: StartSite, origin: Origin) -> None:
@@ -167,18 +188,18 @@ def test_a_small_image_of_unknown_size_fits_into_a_small_cache(make_site: StartS
     assert answer.code == 0, answer.message
 
 
-def test_two_urls_of_one_image_are_one_entry(site: Site, origin: Origin) -> None:
+def test_two_urls_of_one_image_are_one_entry(shared_site: Site, origin: Origin) -> None:
     """The digest names it."""
+    site = shared_site
     for name in ("/a.sif", "/b.sif"):
         origin.routes[name] = Reply(sif("same"))
     images = {site.run_hook(image_ad(f"{origin.url}/{name}.sif")).image for name in "ab"}
-    assert images == {f"{site.root}/entries/{digest(sif('same'))}.sif/image"}
+    assert images == {str(entry(site, "same"))}
 
 
-def test_a_url_whose_content_changes_brings_the_new_content(make_site: StartSite, origin: Origin) -> None:
+def test_a_url_whose_content_changes_brings_the_new_content(shared_site: Site, origin: Origin) -> None:
     """Also when it grew after it was last asked for its size: the user's new file is no broken file."""
-    site = make_site(IMAGE_CACHE_TAG_TTL="15m").start()
     origin.routes["/a.sif"] = Reply(sif("new", 8192), head_length=4096)
-    answer = site.run_hook(image_ad(f"{origin.url}/a.sif"))
+    answer = shared_site.run_hook(image_ad(f"{origin.url}/a.sif"))
     assert answer.code == 0, answer.message
     assert Path(answer.image).read_bytes() == sif("new", 8192)

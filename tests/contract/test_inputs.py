@@ -25,6 +25,25 @@ NAMES = (
     ("200 characters", "x" * 200),
 )
 
+FILES = (
+    "with blanks",
+    "100% %20 %s",
+    "a;b|c&d",
+    "$(X) ${X} `x`",
+    "it's",
+    'a "quoted" one',
+    "\N{LATIN SMALL LETTER U WITH DIAERESIS}",
+    "\N{CJK UNIFIED IDEOGRAPH-5BB9}",
+    "\N{PILE OF POO}",
+    "back\\slash",
+    "ends with \\",
+    'both \\" of them',
+    "x" * 200,
+    "-n",
+    "#",
+    "a=b",
+)
+
 MACHINES = (
     ("no machine ad", None, {0}),
     ("an empty one", b"", {0}),
@@ -65,6 +84,25 @@ def test_a_directory_of_any_name_is_no_hindrance_to_other_images(
     scratch = tmp_path / directory
     scratch.mkdir()
     assert shared_site.run_hook(cvmfs_ad("htc/rocky:9"), cwd=scratch).runs(rocky, sandbox=True), name
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_image_on_this_ep_may_have_any_name(shared_site: Site, tmp_path: Path, name: str) -> None:
+    """It runs from exactly that path, or goes elsewhere if the update ad cannot say it."""
+    write(tmp_path, {f"{name}/bin/sh": b"", f"{name}.sif": sif()})
+    for path, sandbox in ((f"{tmp_path}/{name}", True), (f"{tmp_path}/{name}.sif", False)):
+        answer = shared_site.run_hook(image_ad(path.replace('"', '\\"')))
+        if "\\" in name:
+            assert answer.code >= 300 or answer.runs(path, sandbox=sandbox), answer.attributes
+        else:
+            assert answer.runs(path, sandbox=sandbox), answer.attributes
+
+
+@pytest.mark.parametrize("name", ["m\N{LATIN SMALL LETTER U WITH DIAERESIS}ller:1", "a b:1", "a%20b:1", "a$(b)`c`':1"])
+def test_a_published_image_may_have_any_name(shared_site: Site, name: str) -> None:
+    """CVMFS takes them all."""
+    real = shared_site.cvmfs.publish(f"any/{name}")
+    assert shared_site.run_hook(cvmfs_ad(f"any/{name}")).runs(real, sandbox=True)
 
 
 @pytest.mark.parametrize(("name", "machine", "codes"), MACHINES, ids=[row[0] for row in MACHINES])

@@ -156,23 +156,32 @@ def test_an_image_that_a_tree_has_is_not_called_unpublished(make_site: StartSite
         assert answer.code >= 300, answer.message
 
 
-def test_a_name_leads_to_no_place_outside_of_the_tree(make_site: StartSite, tmp_path: Path) -> None:
-    """A tree in a directory is read by the manager, who must not be led to files of others."""
-    write(tmp_path / "evil__9", {"latest.txt": f"{VERSION}\n".encode(), VERSION: sif("evil")})
-    site = make_site(**NO_CVMFS, IMAGE_CACHE_SIF_SOURCES=f"file://{tmp_path}/tree").start()
-    (tmp_path / "tree" / ARCH).mkdir(parents=True)
+@pytest.fixture(scope="module")
+def in_a_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Start a manager with a publication tree that is a directory: `tree` in the site's own."""
+    directory = tmp_path_factory.mktemp("directory")
+    knobs = NO_CVMFS | {"IMAGE_CACHE_SIF_SOURCES": f"file://{directory}/tree"}
+    with Site(directory, knobs) as site:
+        (directory / "tree" / ARCH).mkdir(parents=True)
+        yield site.start()
+
+
+def test_a_name_leads_to_no_place_outside_of_the_tree(in_a_directory: Site) -> None:
+    """It is read by the manager, who must not be led to files of others."""
+    evil = {"latest.txt": f"{VERSION}\n".encode(), VERSION: sif("evil")}
+    write(in_a_directory.directory / "evil__9", evil)
     for name in ("%2e%2e%2f%2e%2e%2fevil:9", "..%2f..%2fevil:9", "x?/../../evil:9", "x#y:9"):
-        assert site.run_hook(cvmfs_ad(name)).code >= 100, name
-    assert site.names("entries") == []
+        assert in_a_directory.run_hook(cvmfs_ad(name)).code >= 100, name
+    assert in_a_directory.names("entries") == []
 
 
 @pytest.mark.parametrize("file", ["latest.txt", VERSION])
-def test_a_tree_that_cannot_be_read_is_the_sources_trouble(make_site: StartSite, tmp_path: Path, file: str) -> None:
+def test_a_tree_that_cannot_be_read_is_the_sources_trouble(in_a_directory: Site, file: str) -> None:
     """Not the cache's: /proc/self/mem stands for a file on a disk that fails (EIO)."""
-    site = make_site(**NO_CVMFS, IMAGE_CACHE_SIF_SOURCES=f"file://{tmp_path}/tree").start()
-    write(tmp_path / "tree", tree(NAME, sif("a"), manifest=False))
-    path = tmp_path / "tree" / ARCH / "htc__rocky__9" / file
+    name = f"htc/unreadable:{len(file)}"
+    write(in_a_directory.directory / "tree", tree(name, sif("a"), manifest=False))
+    path = Path(f"{in_a_directory.directory}/tree{pointer(name, '')}").with_name(file)
     path.unlink()
     path.symlink_to("/proc/self/mem")
-    answer = site.run_hook(cvmfs_ad(NAME))
+    answer = in_a_directory.run_hook(cvmfs_ad(name))
     assert answer.code == 610, answer.message

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.pool.harness import Job, Pool, poll, wait_for
+from tests.pool.origin import Request
 from tests.pool.world import CVMFS_REPOSITORY, IMAGES, SANDBOXES, SIFS, VERSION, World, image_name
 
 INVOKED: Final = re.compile(r"(\d\d:\d\d:\d\d\.\d+) PREPARE_JOB \(.*?\) invoked")
@@ -83,6 +84,13 @@ class Demo:
         self.mounted = mounted
         self.bare = bare
         self.rows: list[tuple[Pool, Row]] = []
+        self.requests: list[Request] = []
+        """What the origin was asked until the demo's jobs had ended."""
+
+    def count(self, name: str, file: str = f"{VERSION}.sif") -> int:
+        """Return how often a published image's file was asked for with GET."""
+        path = self.world.object_path(name, file)
+        return sum(one.path == path and one.method == "GET" for one in self.requests)
 
     def expect(self, *, true: bool, what: str) -> None:
         """Raise Surprise unless it is so."""
@@ -143,6 +151,7 @@ class Demo:
         finished = [row.job for _, row in self.rows if row.job not in (self.typo, self.down)]
         wait_for([*finished, *self.ten], timeout=60)
         self.typo.wait("held", 30)
+        self.requests = self.world.origin.requests()
 
     def _retag_and_visit(self) -> None:
         self.retagged.wait("running", 60)
@@ -160,18 +169,13 @@ class Demo:
         hold = self.typo.hold
         self.expect(true=hold is not None and (hold.code, hold.subcode) == (19, 120), what=f"typo: {hold}")
         self.expect(true=(self.own.stderr, self.own.exit_code) == ("only this\n", 7), what="stderr or exit code differ")
-        gets = {
-            name: self.world.origin.requests(self.world.object_path(name), "GET")
-            for name in ("htc/cold:1", "htc/rocky:9", "htc/down:1")
-        }
-        self.expect(true=len(gets["htc/cold:1"]) == 1, what=f"cold image: {len(gets['htc/cold:1'])} GETs")
-        self.expect(true=len(gets["htc/rocky:9"]) == 1, what=f"rocky: {len(gets['htc/rocky:9'])} GETs")
-        tries = len(self.down.messages())
-        asked = self.world.origin.requests(self.world.object_path("htc/down:1", "latest.txt"))
-        self.expect(true=len(asked) == 1 and tries > 1, what=f"down: {len(asked)} requests, {tries} tries")
+        for name in ("htc/cold:1", "htc/rocky:9"):
+            self.expect(true=self.count(name) == 1, what=f"{name}: {self.count(name)} GETs")
+        tries, asked = len(self.down.messages()), self.count("htc/down:1", "latest.txt")
+        self.expect(true=asked == 1 and tries > 1, what=f"down: {asked} requests, {tries} tries")
         return [
-            f"ten jobs for one cold image: {len(gets['htc/cold:1'])} GET at the origin",
-            f"the origin that is down: {tries} tries of the job, {len(asked)} request (at most one a minute)",
+            f"ten jobs for one cold image: {self.count('htc/cold:1')} GET at the origin",
+            f"the origin that is down: {tries} tries of the job, {asked} request (at most one a minute)",
             "condor_ssh_to_job into the first job: landed in its container",
             f"the typo's HoldReason: {hold.reason.replace(self.world.origin.url, 'http://origin') if hold else ''}",
         ]

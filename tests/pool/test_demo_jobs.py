@@ -47,13 +47,12 @@ def test_the_message_names_the_digest_behind_the_tag(demo: Demo) -> None:
 def test_ten_jobs_for_one_cold_image_cost_one_get(demo: Demo) -> None:
     """Also one for the pointer."""
     assert [job.stdout for job in demo.ten] == ["htc/cold:1 SIF\n"] * 10
-    for file in ("20260101T000000Z.sif", "latest.txt"):
-        assert len(demo.world.origin.requests(demo.world.object_path("htc/cold:1", file))) == 1
+    assert [demo.count("htc/cold:1", file) for file in ("20260101T000000Z.sif", "latest.txt")] == [1, 1]
 
 
 def test_the_second_job_with_an_image_is_a_hit(demo: Demo) -> None:
     """One GET for two jobs, and the message says so."""
-    assert len(demo.world.origin.requests(demo.world.object_path("htc/rocky:9"), "GET")) == 1
+    assert demo.count("htc/rocky:9") == 1
     assert "cached SIF of http" in rows(demo)["the same again: a hit"].job.message()
 
 
@@ -73,7 +72,7 @@ def test_an_origin_that_is_down_sends_the_job_back_to_idle_and_is_asked_once_a_m
     assert len(messages) >= 2
     assert [message for message in messages if "htc/down:1: " not in message or "HTTP 503" not in message] == []
     assert not any(event.number == 12 for event in demo.down.events())
-    assert len(demo.world.origin.requests(demo.world.object_path("htc/down:1", "latest.txt"))) == 1
+    assert demo.count("htc/down:1", "latest.txt") == 1
 
 
 def test_stderr_and_exit_code_are_the_jobs_own(demo: Demo) -> None:

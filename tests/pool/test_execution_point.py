@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.pool.harness import Job, Pool, poll
-from tests.pool.processes import descendants
+from tests.pool.processes import descendants, make_directory
 from tests.pool.world import SIFS, World, image_name
 
 WAIT_SCRIPT = """#!/bin/sh
@@ -58,9 +60,9 @@ def lease_of(pool: Pool, job: Job) -> dict[str, object] | None:
 def manager_pid(pool: Pool) -> int:
     """Return the pid of the manager that condor_master runs."""
     for pid in descendants(pool.master_pid):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if Path(f"/proc/{pid}").exists() else []
-        if b"serve" in words:
-            return pid
+        with suppress(OSError):  # it may end meanwhile
+            if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return pid
     return 0
 
 
@@ -236,3 +238,22 @@ def wrong_sif() -> Path:
     path = Path("/pool/wrong.sif")
     path.write_text("<html>not found</html>")
     return path
+
+
+def test_a_path_is_opened_as_the_jobs_user_and_not_as_the_manager(root_pool: Pool) -> None:
+    """His private image runs for him; for her, and where only root can read, the job goes back to idle."""
+    private = make_directory(Path("/home/joe/private"), "joe", 0o700)
+    hidden = make_directory(Path("/srv/hidden"), None, 0o700)
+    for place in (private, hidden):
+        shutil.copy2(SIFS / "shipped.sif", place / "mine.sif")
+    lines = {"universe": "container", "transfer_container": "false"}
+    his = root_pool.submit({**lines, "container_image": str(private / "mine.sif")}, user="joe")[0]
+    hers = root_pool.submit({**lines, "container_image": str(private / "mine.sif")}, user="amy", guard=1)[0]
+    roots = root_pool.submit({**lines, "container_image": str(hidden / "mine.sif")}, user="joe", guard=1)[0]
+    his.wait()
+    assert his.stdout == "shipped SIF\n"
+    for job in (hers, roots):
+        runs = poll(job.hook_runs, "the hook's answer", 30)
+        assert runs[0].status == 360
+        assert "mine.sif: cannot be read by the job's user here" in runs[0].message
+        root_pool.tool("condor_rm", job.id, user=job.owner)
