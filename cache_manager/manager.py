@@ -83,12 +83,18 @@ class Manager:
         before = self.trouble
         if verdict.image is not None:
             self.health.succeeded()
-        elif verdict.status is not HookStatus.OK:
+        elif verdict.status is not HookStatus.OK and not self._is_jobs_own(request, verdict):
             image = request.image.short if request.image else "default image"
             self.health.failed(Failure(time.time(), verdict.status, image, request.owner))
         if self.trouble != before:
             log.warning("health: %s", self.trouble or "well again")
             self._changed()
+
+    def _is_jobs_own(self, request: JobRequest, verdict: Verdict) -> bool:
+        """Whether the trouble is with a CVMFS repository that only the job names: it says nothing of this EP."""
+        repository = request.image.repository if request.image else ""
+        unknown = bool(repository) and repository not in self.settings.cvmfs_repositories
+        return verdict.status is HookStatus.CVMFS_UNAVAILABLE and unknown
 
     def _suspected(self, key: str) -> None:
         """Test an entry again from which jobs end at once; mostly they are just short."""

@@ -133,10 +133,19 @@ def _opened(url: str, patience: Patience, method: str = "GET") -> Iterator[tuple
             _refuse_status(url, response)
             yield response.headers, response.iter_content(_CHUNK)
     except (requests.RequestException, HTTPError, ValueError) as error:  # ValueError: a redirect to what is no URL
-        # no connection is the whole host's trouble; anything later may be this object's
-        everything = isinstance(error, requests.ConnectionError)
         why = f"{shown(url)}: {cause(error)}"
-        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, why, everything=everything)) from None
+        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, why, everything=_is_host_down(error, url))) from None
+
+
+def _is_host_down(error: Exception, url: str) -> bool:
+    """Whether it is the URL's own host that cannot be reached, which concerns all that it has.
+
+    Not one that this object alone redirects to; and anything after the connection may be this object's trouble.
+    """
+    request = getattr(error, "request", None)
+    asked = getattr(request, "url", None) or url
+    hosts = [one.partition("://")[2].partition("/")[0] for one in (asked, url)]
+    return isinstance(error, requests.ConnectionError) and hosts[0].rpartition("@")[2] == hosts[1].rpartition("@")[2]
 
 
 def _refuse_status(url: str, response: requests.Response) -> None:

@@ -13,7 +13,9 @@ MAX_BYTES: Final = 10_000
 
 Literal = str | bool | int
 
-_LINE: Final = re.compile(r'[A-Za-z]+ = (?:"(?:[^"\\]|\\.)*"|true|false|\d+)')
+_LINE: Final = re.compile(r'[A-Za-z]+ = (?:"(?:[^"]|(?<=\\)")*"|true|false|\d+)')
+"""In the old syntax a quote inside of a string has a backslash before it, and a backslash stands for itself."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _UNIVERSAL: Final = frozenset(
     {

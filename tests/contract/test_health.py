@@ -36,7 +36,7 @@ FAULTS = (
     Fault("URLs that deliver too slowly", "@ORIGIN@/slow@N@.sif", 460, healthy=True, deadline="2.2s"),
     Fault("URLs of a server that is not well", "@ORIGIN@/unwell@N@.sif", 610, healthy=True),
     Fault("names that are wrong", "/cvmfs/singularity.opensciencegrid.org/htc/wrong:@N@", 120, healthy=True),
-    Fault("CVMFS repositories that do not exist", "/cvmfs/wrong@N@.example.org/x:1", 440, healthy=True),
+    Fault("CVMFS repositories that do not exist", "/cvmfs/wrong@N@.example.org/x:@N@", 440, healthy=True),
     Fault("paths of other EPs", "/elsewhere/image@N@.sif", 360, healthy=True),
 )
 

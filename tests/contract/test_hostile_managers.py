@@ -78,9 +78,10 @@ def test_a_socket_on_which_nobody_listens_is_no_manager(make_site: StartSite) ->
 def test_a_manager_that_stands_still_is_waited_for_until_the_deadline(site: Site) -> None:
     """And answers again afterwards."""
     site.tell(signal.SIGSTOP)
-    answer = site.run_hook(job_ad(), *ENDS_EARLY)
+    large = job_ad(f'Large = "{"x" * 900_000}"')  # more than the kernel keeps for it
+    answers = [site.run_hook(ad, *ENDS_EARLY) for ad in (job_ad(), large)]
     site.tell(signal.SIGCONT)
-    assert answer.code == 460
+    assert [answer.code for answer in answers] == [460, 460]
     assert site.run_hook(job_ad()).is_untouched
 
 
