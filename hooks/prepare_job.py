@@ -119,7 +119,10 @@ def answer(options: dict[str, str], job: bytes, ends: float) -> bytes:
     machine = machine_ad()
     scratch = posix.getcwd()
     reached = False
+    parent = posix.getppid()
     while True:
+        if posix.getppid() != parent:
+            posix._exit(1)  # an orphan must not begin a fetch
         keys = " ".join(
             (
                 f"job={len(job)} left={ends - monotonic():.1f} scratch={quoted(fs_bytes(scratch))}",
