@@ -84,7 +84,7 @@ def test_explain_tells_each_step_and_changes_nothing(
     assert with_manager or not site.root.exists()
 
 
-@pytest.mark.parametrize(("text", "code"), [("", 399), ("garbage", 399), (image_ad("../x"), 110), (job_ad(), 0)])
+@pytest.mark.parametrize(("text", "code"), [("garbage", 399), (job_ad(), 0)])
 def test_explain_takes_any_ad(shared_site: Site, text: str, code: int) -> None:
     """And says what the hook would say."""
     told = json.loads(shared_site.command("explain", "--json", "-", text=text).stdout)

@@ -7,10 +7,10 @@ from tests.contract.doubles import job_ad
 
 
 def test_each_slot_has_its_default_image_and_keeps_it(make_site: StartSite) -> None:
-    """Twenty slots, two images: both are used, and no slot changes its mind, also not after a restart."""
+    """Eight slots, two images: both are used, and no slot changes its mind, also not after a restart."""
     site = make_site(IMAGE_CACHE_DEFAULT_IMAGE="50%__htc/rocky:9 50%__htc/alma:9").start()
     real = {str(site.cvmfs.publish(f"htc/{name}:9")) for name in ("rocky", "alma")}
-    slots = [f'Name = "slot1_{number}@ep.example.org"\n' for number in range(20)]
+    slots = [f'Name = "slot1_{number}@ep.example.org"\n' for number in range(8)]
     before = [site.run_hook(job_ad(), machine_ad=slot).image for slot in slots]
     assert set(before) == real
     site.restart()

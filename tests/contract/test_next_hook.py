@@ -43,8 +43,8 @@ CASES = (
     Case("says something else", "echo hello world", 0),
     Case("ends by a signal", "kill -SEGV $$", 399, "signal 11"),
     Case("says more than HTCondor takes", "head -c 100000 /dev/zero | tr '\\0' x", 0),
-    Case("never ends", "exec cat /dev/zero >/dev/null", 460, "deadline"),
-    Case("closes its output and never ends", "exec >&-; exec cat /dev/zero 1>&2 2>/dev/null", 460, "deadline"),
+    Case("never ends", "exec tail -f /dev/null", 460, "deadline"),
+    Case("closes its output and never ends", "exec >&-; exec tail -f /dev/null 1>&2 2>/dev/null", 460, "deadline"),
 )
 
 
