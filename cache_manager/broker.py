@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
@@ -20,6 +21,7 @@ from cache_manager.outcome import Answer, Failed, Located, Served, failure_of
 from cache_manager.policy import Candidate, Ranking, Site, SourceKind, Verdict
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus, StatusError
+from cache_manager.text import printable
 
 _BY_HOOK: Final = frozenset({SourceKind.JOB_FILE, SourceKind.LOCAL})
 _PROVE_NOTHING: Final = frozenset(
@@ -33,6 +35,9 @@ _PROVE_NOTHING: Final = frozenset(
 """A fetch that fails with any other status was in contact with the image: it exists."""
 
 SQUASHFS_MAGIC: Final = b"hsqs"
+
+HEDGE_S: Final = 2.0
+"""A repository that has not answered after this time is not waited for while there are other sources to ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +56,29 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class TestResult:
+    """How a test of an image ended that the hook made as the job's user: the exit status, and the last words.
+
+    None: it did not end in time, or the runtime could not be run; it says nothing of the image.
+    """
+
+    __test__ = False  # its name makes pytest look into it
+    exit_status: int | None
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The hook at the other end: the starter that holds its leases, how to ask it back, when it gives up.
 
-    `deadline` is on the loop's clock.
+    `deadline` is on the loop's clock. `test` starts an image (runtime, path) as the job's user; None where that is
+    the manager's user too, or the hook is older than this question.
     """
 
     holder: Holder | None
     probe: Callable[[str], Awaitable[ProbeResult]]
     deadline: float
+    test: Callable[[str, str], Awaitable[TestResult]] | None = None
 
 
 class Broker:
@@ -72,6 +91,10 @@ class Broker:
         why_not: Callable[[str], str] = lambda _: "",
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.runtime = ""
+        """The runtime with which HTCondor tests an image before each job; empty if it does not."""
+        self._why_not = why_not
+        self._proven: set[str] = set()
         self.locator = Locator(cache, clock)
         self.fetcher = Fetcher(cache, why_not, clock)
         self._cache = cache
@@ -88,12 +111,30 @@ class Broker:
         ranking = self.rank(request, settings)
         if ranking.verdict is not None or ranking.image is None:
             return ranking.verdict or Verdict(HookStatus.OK, "")
-        attempts: list[Served | Failed] = []
-        for candidate in ranking.candidates:
-            attempts.append(await self._attempt(candidate, request, caller, settings))
-            if isinstance(attempts[-1], Served):
-                break
+        attempts = await self._attempts(ranking.candidates, request, caller, settings)
         return policy.verdict(ranking.image, attempts, settings.messages, request.named_by or "default")
+
+    async def _attempts(
+        self, candidates: Sequence[Candidate], request: JobRequest, caller: Caller, settings: Settings
+    ) -> list[Served | Failed]:
+        """Return what came of the candidates, up to the first that served.
+
+        A CVMFS repository that takes its time is asked to the end only after all others: it may hang.
+        """
+        found: dict[Candidate, Served | Failed] = {}
+        late: list[Candidate] = []
+        for candidate in itertools.chain(candidates, late):
+            found.pop(candidate, None)
+            others = candidate.source is SourceKind.CVMFS and candidate not in late and candidate is not candidates[-1]
+            if others and not await self.locator.answers_within(HEDGE_S, candidate, settings):
+                why = f"CVMFS repository {candidate.repository} has not answered within {HEDGE_S:.0f} s"
+                found[candidate] = Failed(HookStatus.CVMFS_UNAVAILABLE, why)
+                late.append(candidate)
+                continue
+            found[candidate] = await self._attempt(candidate, request, caller, settings)
+            if isinstance(found[candidate], Served):
+                break
+        return list(found.values())
 
     async def _attempt(
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
@@ -131,11 +172,32 @@ class Broker:
         self._cache.counters.hits += hit
         self._cache.counters.misses += not hit
         path = self._cache.acquire(entry.key, caller.holder, self._clock(), request.job_id)
+        await self._prove(entry, str(path), caller)
         origin = f"{'cached SIF of' if hit else 'SIF fetched from'} {entry.origin}"
         seconds = time.monotonic() - began
         return Served(
             str(path), origin, key=entry.key, size_bytes=entry.size_bytes, seconds=seconds, hit=hit, note=note
         )
+
+    async def _prove(self, entry: CacheEntry, path: str, caller: Caller) -> None:
+        """Have an entry started once as a user who is not the manager's, before its first use.
+
+        Raises StatusError. What the job's user says of it costs that job alone: only our own test quarantines it.
+        """
+        key = entry.key
+        if caller.test is None or not self.runtime or key in self._proven:
+            return
+        # not one at a time: who is asked may be in no hurry
+        found = await caller.test(self.runtime, path)
+        if found.exit_status == 0:
+            self._proven = {one for one in self._proven if one in self._cache.entries} | {key}
+        elif found.exit_status is not None:
+            why = await asyncio.to_thread(self._why_not, path)
+            if why and key in self._cache.entries:
+                self._cache.quarantine(key, f"does not start: {why}")
+            said = printable(" ".join((why or found.said).split())[-300:]) or f"exit status {found.exit_status}"
+            what = f"{entry.origin}: does not start here as the job's user: {said}"
+            raise StatusError(HookStatus.IMAGE_UNPACK_FAILED, what)
 
     def _usable(self, candidate: Candidate, answer: Answer) -> tuple[Located | Failed, str]:
         """Return where to take the image from, and a note for the job's author.
@@ -211,7 +273,9 @@ async def _opened_by_hook(candidate: Candidate, request: JobRequest, caller: Cal
         )
     wrong = _why_no_image(found, shipped=shipped)
     if wrong:
-        return Failed(HookStatus.IMAGE_FILE_INVALID if shipped else HookStatus.PATH_NOT_HERE, wrong)
+        # a file system of this EP that fails says nothing of the file
+        users = shipped and found.kind != "unwell"
+        return Failed(HookStatus.IMAGE_FILE_INVALID if users else HookStatus.PATH_NOT_HERE, wrong)
     if shipped:
         path = str(PurePosixPath(request.scratch) / path)
     where = "that came with the job" if shipped else "on this EP"

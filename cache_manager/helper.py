@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,23 @@ class Helper:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._abandoned: subprocess.Popen[bytes] | None = None
+        self._hung_at = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for the child, and none that was left behind still hangs."""
+        hangs = self._abandoned is not None and self._abandoned.poll() is None
+        return not hangs and not self._lock.locked()
 
     def ask(self, request: dict[str, str], limit_s: float) -> dict[str, Any]:
-        """Return the child's answer. Raises Hangs after `limit_s`, or at once while an abandoned child still hangs."""
+        """Return the child's answer. Raises Hangs after `limit_s`.
+
+        At once while an abandoned child still hangs, and for all who were waiting for their turn when it began to.
+        """
+        arrived_at = time.monotonic()
         with self._lock:
+            if self._hung_at >= arrived_at:
+                raise Hangs
             if self._abandoned is not None:
                 if self._abandoned.poll() is None:
                     raise Hangs
@@ -89,6 +103,7 @@ class Helper:
     def _abandon(self, child: subprocess.Popen[bytes]) -> None:
         """Kill without waiting: in D state it ends when its mount comes back."""
         child.kill()
+        self._hung_at = time.monotonic()
         self._abandoned, self._child = child, None
         _close_pipes(child)
 

@@ -24,14 +24,21 @@ from cache_manager.policy import Candidate, SourceKind
 from cache_manager.settings import Settings
 from cache_manager.sources.base import Source
 from cache_manager.sources.cvmfs import CHILD, Cvmfs
+from cache_manager.sources.stratum import PublishedRevisions
 from cache_manager.sources.transport import Patience, shown
 from cache_manager.sources.tree import Tree
 from cache_manager.sources.url import Url
 
 log = logging.getLogger(__name__)
 
-CVMFS_TTL_S: Final = 60.0
-"""How long CVMFS's answer for a name is trusted: asking again costs nothing."""
+CVMFS_TTL_S: Final = 5.0
+"""How long CVMFS's answer for a name is trusted: asking again costs a tenth of a millisecond, and it may hang now."""
+
+IN_USE_S: Final = 600.0
+"""A repository that a job asked for within this time is looked at in the background, so that no job finds the hang."""
+
+FOREIGN_HELPERS: Final = 4
+"""Children for repositories that only jobs name: each may hang by itself, and names must not start processes."""
 
 FAILURE_TTL_S: Final = 60.0
 """How long a failure is remembered: at most one request a minute for what is broken."""
@@ -49,6 +56,9 @@ class Locator:
         self._down: Memory[str, Unwell] = Memory()
         self._asking: dict[Candidate, asyncio.Task[Answer]] = {}
         self._helpers: dict[str, Helper] = {}
+        self._foreign: dict[str, Helper] = {}
+        self._used_at: dict[str, float] = {}
+        self._revisions = PublishedRevisions(clock)
         self._cache = cache
         self._clock = clock
         # each kind of source has its own threads: servers that say nothing must not stop CVMFS
@@ -57,9 +67,12 @@ class Locator:
 
     async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
         """Return where a candidate has the image."""
-        if candidate.source is SourceKind.CVMFS and candidate.repository in self.unwell:
-            return self.unwell[candidate.repository]
-        down = self._down.get(candidate.base, self._clock())
+        if candidate.source is SourceKind.CVMFS:
+            if candidate.repository in self.unwell:
+                return self.unwell[candidate.repository]
+            if candidate.repository in settings.cvmfs_repositories:
+                self._used_at[candidate.repository] = self._clock()
+        down = self._down.get(_place(candidate), self._clock())
         if down is not None:
             return down
         known = self._answers.get(candidate, self._clock())
@@ -72,6 +85,15 @@ class Locator:
             task.add_done_callback(lambda _: self._asking.pop(candidate, None))
         return await asyncio.shield(task)
 
+    async def answers_within(self, limit_s: float, candidate: Candidate, settings: Settings) -> bool:
+        """Whether the question where a candidate has the image is answered in so many seconds; it goes on if not."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.locate(candidate, settings)
+        except TimeoutError:
+            return False
+        return True
+
     async def _ask(self, candidate: Candidate, settings: Settings) -> Answer:
         source = self.source(candidate, settings)
         loop = asyncio.get_running_loop()
@@ -81,8 +103,8 @@ class Locator:
             log.warning("%s", answer.why)
             if candidate.source is SourceKind.CVMFS and candidate.repository in settings.cvmfs_repositories:
                 self.unwell[candidate.repository] = answer
-            elif candidate.source is SourceKind.TREE:
-                self._down.put(candidate.base, answer, now + FAILURE_TTL_S)
+            elif candidate.source in {SourceKind.CVMFS, SourceKind.TREE}:
+                self._down.put(_place(candidate), answer, now + FAILURE_TTL_S)
             else:  # a job's own choice: it is remembered for that choice alone
                 self._answers.put(candidate, answer, now + FAILURE_TTL_S)
         elif isinstance(answer, Located):
@@ -106,21 +128,38 @@ class Locator:
         return self._repository(candidate.repository, settings)
 
     def _repository(self, name: str, settings: Settings) -> Cvmfs:
-        # jobs may name any repository: those that are not the site's share one child
-        helper = self._helpers.setdefault(name if name in settings.cvmfs_repositories else "", Helper(CHILD))
-        return Cvmfs(name, settings.cvmfs_base, helper)
+        known = name in settings.cvmfs_repositories
+        helper = self._helpers.setdefault(name, Helper(CHILD)) if known else self._foreign_helper(name)
+        return Cvmfs(name, settings.cvmfs_base, helper, self._revisions)
+
+    def _foreign_helper(self, name: str) -> Helper:
+        """Return the child for a repository that is not the site's: the one that was longest idle makes room."""
+        helper = self._foreign.pop(name, None)
+        if helper is None and len(self._foreign) >= FOREIGN_HELPERS:
+            given_up = next((one for one, idle in self._foreign.items() if idle.is_idle), "")
+            if not given_up:  # all of them hang: one more question makes it no worse
+                return next(iter(self._foreign.values()))
+            self._foreign.pop(given_up).close()
+        self._foreign[name] = helper or Helper(CHILD)
+        return self._foreign[name]
 
     async def recheck(self, settings: Settings) -> None:
-        """Ask the repositories that did not answer again, so that no job has to wait for that."""
+        """Ask the repositories that did not answer again, and those in use: no job has to wait to find out."""
+        now = self._clock()
+        in_use = {name for name, used_at in self._used_at.items() if now - used_at < IN_USE_S}
+        await asyncio.gather(*(self._recheck(name, settings) for name in {*self.unwell, *in_use}))
+
+    async def _recheck(self, name: str, settings: Settings) -> None:
         loop = asyncio.get_running_loop()
-        for name in list(self.unwell):
-            repository = self._repository(name, settings)
-            found = await loop.run_in_executor(self._threads[SourceKind.CVMFS], repository.check)
-            if found is None:
-                log.info("CVMFS repository %s: answers again", name)
-                del self.unwell[name]
-            else:
-                self.unwell[name] = found
+        repository = self._repository(name, settings)
+        found = await loop.run_in_executor(self._threads[SourceKind.CVMFS], repository.check)
+        if found is not None:
+            if name not in self.unwell:
+                log.warning("%s", found.why)
+            self.unwell[name] = found
+        elif name in self.unwell:
+            log.info("CVMFS repository %s: answers again", name)
+            del self.unwell[name]
 
     def last_known(self, candidate: Candidate) -> Located | None:
         """Return what the pointer of a candidate pointed to when it could last be read."""
@@ -168,10 +207,15 @@ class Locator:
 
     def close(self) -> None:
         """End the children; threads that wait for a network are left behind."""
-        for helper in self._helpers.values():
+        for helper in (*self._helpers.values(), *self._foreign.values()):
             helper.close()
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _place(candidate: Candidate) -> str:
+    """Return what is down when a source as a whole does not answer: a tree, a repository; empty for a job's URL."""
+    return candidate.base or (f"cvmfs {candidate.repository}" if candidate.repository else "")
 
 
 def _pointer_id(candidate: Candidate) -> str:

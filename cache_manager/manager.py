@@ -33,7 +33,7 @@ from cache_manager.store import Store
 log = logging.getLogger(__name__)
 
 TIDY_S: Final = 10.0
-RECHECK_S: Final = 30.0
+RECHECK_S: Final = 10.0
 LOOK_S: Final = 60.0
 """How long an EP that failed takes no container jobs, at least."""
 
@@ -57,6 +57,8 @@ class Manager:
         self.cache = Cache(Store(layout), lambda: self.settings, self._changed, self._suspected)
         self._tester = runtime.Tester(self.abilities.runtime, knobs.get("LIBEXEC", ""), str(layout.runtime))
         self.broker = Broker(self.cache, lambda: self.settings, self._tester.why_not)
+        if knobs.get("SINGULARITY_RUN_TEST_BEFORE_JOB", "true").lower() not in {"false", "0"}:
+            self.broker.runtime = self.abilities.runtime
         self.health = Health()
         reports = Reports(self.broker, self.cache, lambda: self.settings, self.abilities, self._condition).verbs
         self.server = Server(self.broker, reports, lambda: updatead.render(self._attributes()), self._judged)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache_manager import jobad, processes, protocol, updatead
-from cache_manager.broker import Broker, Caller, ProbeResult
+from cache_manager.broker import Broker, Caller, ProbeResult, TestResult
 from cache_manager.policy import Verdict
 from cache_manager.processes import Peer
 from cache_manager.protocol import Header, ProtocolError
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 HEADER_S: Final = 5.0
 BODY_S: Final = 10.0
 PROBE_S: Final = 30.0
+TEST_S: Final = 60.0
 CONNECTIONS_PER_UID: Final = 1024
 LEFT_DEFAULT_S: Final = 1200.0
 MARGIN_S: Final = 2.0
@@ -154,7 +155,9 @@ class Server:
             request = read_request(header, body)
             holder = processes.holder_for(line.peer, int(header.number("starter", 0)))
             deadline = asyncio.get_running_loop().time() + header.number("left", LEFT_DEFAULT_S) - MARGIN_S
-            verdict = await self._broker.answer(request, Caller(holder, _prober(line), deadline))
+            foreign = line.peer.uid not in {0, os.getuid()} and "test" in header.keys.get("can", "").split(",")
+            caller = Caller(holder, _prober(line), deadline, _tester(line) if foreign else None)
+            verdict = await self._broker.answer(request, caller)
             block = block_of(verdict)
         except StatusError as error:
             verdict = Verdict(error.status, error.message)
@@ -222,6 +225,20 @@ def _prober(line: Line) -> Callable[[str], Awaitable[ProbeResult]]:
         return ProbeResult(kind, int(header.number("size", 0)), head, why, header.keys.get("real", ""))
 
     return probe
+
+
+def _tester(line: Line) -> Callable[[str, str], Awaitable[TestResult]]:
+    async def test(runtime: str, image: str) -> TestResult:
+        await line.send(protocol.frame(f"{runtime}\n{image}".encode(errors="surrogateescape"), ask="test"))
+        try:
+            header, said = await line.read_frame(TEST_S)
+        except ProtocolError as error:
+            raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"image cache hook: {error}") from None
+        status = header.keys.get("status", "")
+        known = int(status) if status.removeprefix("-").isdecimal() and len(status) < 5 else None  # noqa: PLR2004 - digits
+        return TestResult(known, said[-4096:].decode(errors="replace"))
+
+    return test
 
 
 def _listener(path: Path) -> socket.socket:

@@ -6,18 +6,24 @@ ends. Everything else goes back to idle with CACHE_MANAGER_DOWN.
 """
 
 import posix
-from select import select
-from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MANAGER_DOWN = 410
 INTERNAL_ERROR = 399
-PROBE_S = 10.0
 NAMES = (b"singularityimage", b"containerimage", b"dockerimage")
 FLAGS = (b"wantdocker", b"wantcontainer", b"wantdockerimage", b"wantsif", b"wantsandboximage")
 
 
-def answer(options: dict[str, str], job: bytes, why: str, ends: float) -> bytes:
-    """Return the block to print. `options` are the hook's, `why` tells what the socket said."""
+def answer(
+    options: "dict[str, str]", job: bytes, why: str, from_child: "Callable[[Callable[[], bytes]], bytes]"
+) -> bytes:
+    """Return the block to print. `options` are the hook's, `why` tells what the socket said.
+
+    `from_child` has something done that may hang, and returns nothing if it does.
+    """
     values = attributes(job)
     named = [values[name] for name in NAMES if name in values and values[name].lower() != b"undefined"]
     wants = any(values.get(name, b"").lower() == b"true" for name in FLAGS)
@@ -31,7 +37,7 @@ def answer(options: dict[str, str], job: bytes, why: str, ends: float) -> bytes:
     allowed = options["degraded"] in ("yes", "*")
     if path and allowed:
         root = options["root"] or options["socket"].rpartition("/")[0]
-        kind, _, real = ask_child(path, root, min(ends - monotonic() - 1.0, PROBE_S)).partition(" ")
+        kind, _, real = from_child(lambda: what_is(path, root)).decode("utf-8", "surrogateescape").partition(" ")
         if kind:
             return runs(real, why, sandbox=kind == "directory")
     # a URL may hold secrets: only a path is said
@@ -60,30 +66,6 @@ def plain_path(value: bytes) -> bytes:
     if not plain or b'"' in text or b"\\" in text or b"/../" in text + b"/":
         return b""
     return text
-
-
-def ask_child(path: bytes, root: str, limit_s: float) -> str:
-    """Return `file` or `directory` and the resolved path, or nothing. The child is left behind if it hangs."""
-    if limit_s <= 0:
-        return ""
-    reader, writer = posix.pipe()
-    child = posix.fork()
-    if child == 0:
-        try:
-            posix.write(writer, what_is(path, root))
-        finally:
-            posix._exit(0)  # a forked child must not run its parent's exit
-    posix.close(writer)
-    try:
-        ready, _, _ = select([reader], [], [], limit_s)
-        kind = posix.read(reader, 8192).decode() if ready else ""
-    finally:
-        posix.close(reader)
-    if ready:
-        posix.waitpid(child, 0)
-    else:
-        posix.kill(child, 9)
-    return kind
 
 
 def real_path(path: bytes) -> tuple[int, bytes]:

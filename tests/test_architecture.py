@@ -33,6 +33,7 @@ SOURCES: Final = {
     "sources.url",
     "sources.cvmfs",
     "sources.cvmfs_child",
+    "sources.stratum",
 }
 EDGES: Final = {"store", "runtime", "disk", "processes", "helper", "configuration", "client"}
 MANAGER: Final = {"cache", "fetcher", "locator", "broker", "advertise", "server", "reports", "manager", "checkup"}
@@ -67,8 +68,8 @@ FORBIDDEN_IN_PURE: Final = {
 
 THIRD_PARTY: Final = {
     "classad2": {"jobad"},
-    "requests": {"sources.transport"},
-    "urllib3": {"sources.transport"},
+    "requests": {"sources.transport", "sources.stratum"},
+    "urllib3": {"sources.transport", "sources.stratum"},
     "filelock": {"manager"},
     "rich": {"commands.common"},
     "htcondor2": set(),
@@ -77,8 +78,9 @@ THIRD_PARTY: Final = {
 
 STARTS_PROCESSES: Final = {"helper", "runtime", "configuration", "commands.config"}
 
-HOOK_IMPORTS: Final = {"prepare_job": {"_signal", "_socket", "posix", "select", "sys", "time", "degraded", "next_hook"}}
-HOOK_ON_DEMAND: Final = {"degraded": {"posix", "select", "time"}, "next_hook": {"posix", "select", "time"}}
+_C_MODULES: Final = {"_signal", "_socket", "posix", "select", "sys", "time"}
+HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test"}}
+HOOK_ON_DEMAND: Final = {name: {"posix", "select", "time"} for name in ("degraded", "next_hook", "image_test")}
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -93,8 +95,13 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the full names that a module imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Yield the full names that a module imports, wherever in it; not those that only its types need."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    ifs = [node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name)]
+    typing = {inner for node in ifs if ast.unparse(node.test) == "TYPE_CHECKING" for inner in node.body}
+    for node in ast.walk(tree):
+        if node in typing:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

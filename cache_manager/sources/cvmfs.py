@@ -11,6 +11,7 @@ from cache_manager.helper import Hangs, Helper
 from cache_manager.outcome import Absent, Answer, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources.base import Sink, SourceError
+from cache_manager.sources.stratum import PublishedRevisions
 from cache_manager.status import HookStatus
 
 PROBE_LIMIT_S: Final = 10.0
@@ -21,11 +22,16 @@ CHILD: Final = Path(__file__).with_name("cvmfs_child.py")
 
 @dataclass(frozen=True, slots=True)
 class Cvmfs:
-    """One CVMFS repository, mounted below `base`. It is the authority for its names while it is healthy."""
+    """One CVMFS repository, mounted below `base`.
+
+    It is the authority for its names while it is healthy, and the newest revision is mounted (`revisions`; None: that
+    is not asked).
+    """
 
     repository: str
     base: str
     helper: Helper
+    revisions: PublishedRevisions | None = None
     limit_s: float = PROBE_LIMIT_S
 
     def locate(self, image: ImageReference) -> Answer:
@@ -35,6 +41,9 @@ class Cvmfs:
         if state == "located":
             return Located(path=str(answer["path"]), sandbox=bool(answer["sandbox"]))
         if state == "absent":
+            old = self.revisions.why_old(answer) if self.revisions else ""
+            if old:
+                return self._unwell(f"{image.published_name} is not in it, but {old}", one_image=True)
             return Absent(self._not_published(image.published_name, answer.get("similar")), authoritative=True)
         return self._unwell(str(answer.get("why", "no answer")), one_image=bool(answer.get("image")))
 

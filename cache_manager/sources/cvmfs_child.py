@@ -15,6 +15,8 @@ import sys
 MAX_LINKS = 20
 MAX_NAMES = 5000
 CONTROL_DEPTH = 5
+FACTS = ("revision", "host", "proxy")
+MAX_FACT = 1000
 ROOTFS = {".singularity.d", "bin", "etc", "lib", "usr", "sbin", "opt", "environment"}
 """An image's directory has one of these, at least."""
 
@@ -101,6 +103,20 @@ def similar(top: str, path: str) -> list[str]:
     return []
 
 
+def facts(top: str) -> dict[str, str]:
+    """Return what the client says of the mounted revision and of where it gets newer ones; what it hides is missing.
+
+    Source: the magic extended attributes of the CVMFS client. Other file systems (a plain copy, NFS) have none.
+    """
+    found = {}
+    for name in FACTS:
+        try:
+            found[name] = os.getxattr(top, f"user.{name}")[:MAX_FACT].decode("utf-8", "replace").strip("\0 \n")
+        except OSError:
+            continue
+    return found
+
+
 def answer(base: str, repository: str, path: str) -> dict[str, object]:
     """Return what CVMFS says of an image; with an empty path, whether the repository is healthy."""
     top = f"{base}/{repository}"
@@ -116,7 +132,7 @@ def answer(base: str, repository: str, path: str) -> dict[str, object]:
         if error.errno in NOT_THERE:
             return {"state": "unwell", "why": "the repository is not mounted here"}
         return {"state": "unwell", "why": error.strerror or str(error)}
-    return {"state": "absent", "similar": similar(top, path)} if path else {"state": "healthy"}
+    return {"state": "absent", "similar": similar(top, path), **facts(top)} if path else {"state": "healthy"}
 
 
 def _look(base: str, repository: str, path: str) -> dict[str, object] | None:

@@ -1,216 +1,159 @@
-"""CVMFS as it is: a FUSE file system that answers, lies, breaks, and stops answering. Real ones: squashfuse, stopped.
-
-The repository is a squashfs image mounted by squashfuse; a stopped squashfuse makes its readers hang in the kernel, a
-killed one leaves "Transport endpoint is not connected", a damaged image gives input/output errors.
-"""
+"""CVMFS as it is: it answers, is old, breaks, and stops answering. A real FUSE file system, and real D states."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
+import errno
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.pool.harness import Pool, poll, run_as
-from tests.pool.origin import CvmfsTree
-from tests.pool.processes import descendants, environment_of, make_directory
-from tests.pool.world import CVMFS_REPOSITORY, SANDBOXES, SIFS, VERSION, World, image_name
+from tests.pool.harness import poll
+from tests.pool.repository import Manager, Mount, answer_of, d_states, publish_revision, retire_revisions
+from tests.pool.world import CVMFS_REPOSITORY, World, image_name
 
-REPOSITORY = Path(CVMFS_REPOSITORY).name
-HOOK = "/src/hooks/prepare-job"
-
-
-@dataclass
-class Repository:
-    """A mounted repository, and the manager that looks at it."""
-
-    mount: Path
-    image: Path
-    server: subprocess.Popen[bytes]
-    manager: subprocess.Popen[bytes]
-    socket: str
-
-    def ask(self, name: str) -> dict[str, str]:
-        """Run the hook for a job with this image and return its answer."""
-        ad = f"ClusterId = 1\nProcId = 0\nJobUniverse = 5\nSingularityImage = {image_name(name)}\n"
-        done = subprocess.run(
-            [HOOK, "--socket", self.socket, "--deadline", "60"], input=ad, capture_output=True, text=True, check=True
-        )
-        lines = (line.partition(" = ") for line in done.stdout.splitlines())
-        return {key: value.strip('"') for key, _, value in lines}
-
-    def status(self, name: str) -> int:
-        """Return the hook status for an image."""
-        return int(self.ask(name)["HookStatusCode"])
-
-    def log(self) -> str:
-        """Return the manager's log."""
-        return (self.image.parent / "log").read_text()
+ROCKY = image_name("htc/rocky:9")
+MakeSite = Callable[..., Manager]
 
 
 @pytest.fixture
-def make_repository(world: World) -> Iterator[Callable[..., Repository]]:
-    """Return a function that mounts a repository with htc/rocky:9 in it and starts a manager."""
-    begun: list[Repository] = []
-    directory = make_directory(Path(tempfile.mkdtemp(prefix="cvmfs-", dir=world.directory)), "joe")
+def make_site(world: World) -> Iterator[MakeSite]:
+    """Return a function that mounts a repository and starts a manager, with or without a tree of SIFs."""
+    with ExitStack() as stack:
 
-    def make(*, sources: bool = True, damaged: bool = False) -> Repository:
-        tree = CvmfsTree(directory / "tree")
-        tree.publish("htc/rocky:9", SANDBOXES / "rocky9")
-        image = directory / "repository.sqfs"
-        run_as(None, ["mksquashfs", tree.root, image, "-noI", "-noD", "-noF", "-noX", "-quiet", "-no-progress"])
-        if damaged:  # the data is well, the table of inodes is not
-            size = image.stat().st_size
-            with image.open("r+b") as file:
-                file.seek(size - 6000)
-                file.write(b"\xff" * 3000)
-        mount = directory / "cvmfs" / REPOSITORY
-        mount.mkdir(parents=True)
-        server = subprocess.Popen(["squashfuse", "-f", "-o", "allow_other", str(image), str(mount)])
-        poll(lambda: os.path.ismount(mount), "the mount")
-        config = directory / "condor_config"
-        knobs = {
-            "LOCAL_DIR": directory,
-            "LOG": directory,
-            "LIBEXEC": "/usr/libexec/condor",
-            "IMAGE_CACHE_CVMFS_BASE": mount.parent,
-            "IMAGE_CACHE_MIN_FREE_BYTES": "1 MB",
-            "IMAGE_CACHE_SIF_SOURCES": world.sif_source if sources else "",
-        }
-        config.write_text("".join(f"{name} = {value}\n" for name, value in knobs.items()))
-        with (directory / "log").open("wb") as log:
-            argv = ["condor_image_cache", "serve", "--stderr"]
-            environment = environment_of("joe", {"CONDOR_CONFIG": str(config)})
-            manager = subprocess.Popen(argv, env=environment, stderr=log, cwd="/", user="joe", group="joe")
-        one = Repository(mount, image, server, manager, str(directory / "image_cache" / "socket"))
-        begun.append(one)
-        poll(lambda: Path(one.socket).exists(), "the manager's socket")
-        return one
+        def make(*, sources: bool = True) -> Manager:
+            mount = stack.enter_context(Mount(world))
+            return stack.enter_context(Manager(mount, world.sif_source if sources else ""))
 
-    yield make
-    for one in begun:
-        one.manager.terminate()
-        one.server.send_signal(signal.SIGCONT)
-        one.manager.wait(20)
-        subprocess.run(["umount", "-l", one.mount], check=False, capture_output=True)
-        one.server.kill()
-        one.server.wait()
+        yield make
 
 
-def test_a_healthy_repository_serves_by_digest_and_is_the_authority(make_repository: Callable[..., Repository]) -> None:
-    """A name that it does not have holds the job."""
-    repository = make_repository()
-    assert repository.ask("htc/rocky:9")["ContainerImage"].startswith(f"{repository.mount}/.images/")
-    assert repository.status("htc/rocki:9") == 120
+def test_a_healthy_repository_serves_by_digest_and_is_the_authority(make_site: MakeSite) -> None:
+    """A name that it does not have holds the job; links that say /cvmfs lead to where it is mounted."""
+    site = make_site()
+    assert site.ask(ROCKY)["ContainerImage"].startswith(f"{site.mount.top}/.images/")
+    assert site.status("htc/rocki:9") == 120
 
 
-def test_a_repository_that_hangs_costs_one_job_the_probe_and_then_nobody(
-    make_repository: Callable[..., Repository],
+def test_an_old_revision_is_no_authority_for_what_it_lacks(make_site: MakeSite, world: World) -> None:
+    """An image that was published since is missing here, and only here: the job goes elsewhere, until it is newest."""
+    site = make_site(sources=False)
+    host = publish_revision(world, 8)
+    facts = {"user.revision": "7", "user.host": host, "user.proxy": "DIRECT"}
+    site.mount.behave(xattrs=facts)
+    assert site.ask(ROCKY)["WantSandboxImage"] == "true"
+    answer = site.ask(image_name("htc/new:1"))
+    assert answer["HookStatusCode"] == "440"
+    assert "an old revision is mounted here (7, published is 8)" in answer["HookStatusMessage"]
+    site.mount.behave(xattrs=facts | {"user.revision": "8"})
+    assert site.status("htc/newer:1") == 120
+
+
+@pytest.mark.parametrize("proxy", ["DIRECT", "http://127.0.0.1:9"])
+def test_a_repository_whose_servers_cannot_be_reached_is_no_authority(
+    make_site: MakeSite, world: World, proxy: str
 ) -> None:
-    """Each gets the SIF, nothing is held, and the repository is used again when it answers."""
-    repository = make_repository()
-    repository.server.send_signal(signal.SIGSTOP)
-    assert repository.ask("htc/rocky:9")["WantSIF"] == "true"
-    assert "hangs" in repository.log()
-    # hanging readers are abandoned, not waited for: the answers come while the mount still hangs
-    assert repository.status("htc/cold:1") == 0
-    assert repository.status("htc/rocki:9") == 440
-    repository.server.send_signal(signal.SIGCONT)
-    poll(lambda: "answers again" in repository.log(), "the repository to be looked at again", 60)
-    assert repository.ask("htc/rocky:9")["WantSandboxImage"] == "true"
+    """It may be old, and nobody can tell: through the proxy that its client uses."""
+    site = make_site(sources=False)
+    host = publish_revision(world, 7)
+    if proxy == "DIRECT":
+        retire_revisions(world)
+    site.mount.behave(xattrs={"user.revision": "7", "user.host": host, "user.proxy": proxy})
+    answer = site.ask(image_name("htc/new:1"))
+    assert answer["HookStatusCode"] == "440"
+    assert "cannot be told whether its revision 7 is the newest" in answer["HookStatusMessage"]
 
 
-def test_a_hang_starts_no_process_for_each_job(make_repository: Callable[..., Repository]) -> None:
-    """One abandoned child at most, however many jobs come."""
-    repository = make_repository(sources=False)
-    repository.server.send_signal(signal.SIGSTOP)
-    assert [repository.status(f"htc/image:{number}") for number in range(5)] == [440] * 5
-    assert len(descendants(repository.manager.pid)) <= 2
+def test_a_repository_with_input_output_errors_is_no_authority(make_site: MakeSite) -> None:
+    """The SIF serves, and what is not published elsewhere goes back to idle."""
+    site = make_site()
+    site.mount.behave(errno=errno.EIO)
+    assert site.ask(ROCKY)["WantSIF"] == "true"
+    assert site.status("htc/rocki:9") == 440
 
 
-def test_a_mount_whose_server_died_is_no_authority(make_repository: Callable[..., Repository]) -> None:
+def test_an_image_with_input_output_errors_takes_no_others_with_it(make_site: MakeSite) -> None:
+    """One broken directory is found by looking at the repository itself, and then it is the repository's trouble."""
+    site = make_site()
+    site.mount.behave(errno=errno.EIO, below="/htc")
+    assert site.ask(ROCKY)["WantSIF"] == "true"
+
+
+def test_a_mount_whose_client_died_is_no_authority(make_site: MakeSite) -> None:
     """Transport endpoint is not connected."""
-    repository = make_repository(sources=False)
-    repository.server.kill()
-    repository.server.wait()
-    answer = repository.ask("htc/rocki:9")
+    site = make_site(sources=False)
+    site.mount.kill()
+    answer = site.ask(image_name("htc/rocki:9"))
     assert answer["HookStatusCode"] == "440"
     assert "Transport endpoint is not connected" in answer["HookStatusMessage"]
 
 
-def test_a_repository_with_input_output_errors_is_no_authority(make_repository: Callable[..., Repository]) -> None:
-    """The SIF serves, and what is not published elsewhere goes back to idle."""
-    repository = make_repository(damaged=True)
-    assert repository.ask("htc/rocky:9")["WantSIF"] == "true"
-    assert repository.status("htc/rocki:9") == 440
-
-
-def test_a_repository_that_is_not_mounted_is_no_authority(make_repository: Callable[..., Repository]) -> None:
+def test_a_repository_that_is_not_mounted_is_no_authority(make_site: MakeSite) -> None:
     """An empty directory is where a mount should be."""
-    repository = make_repository(sources=False)
-    subprocess.run(["umount", repository.mount], check=True)
-    assert repository.status("htc/rocki:9") == 440
+    site = make_site(sources=False)
+    subprocess.run(["umount", site.mount.top], check=True)
+    assert site.status("htc/rocki:9") == 440
 
 
-def test_a_repository_that_hangs_after_the_answer_sends_the_job_elsewhere_or_to_the_sif(
-    make_repository: Callable[..., Repository],
-) -> None:
-    """An answer that is still trusted is given again: the runtime's test of the image is HTCondor's own."""
-    repository = make_repository()
-    assert repository.ask("htc/rocky:9")["WantSandboxImage"] == "true"
-    repository.server.send_signal(signal.SIGSTOP)
-    assert repository.status("htc/rocky:9") == 0
-    assert repository.ask("htc/cold:1")["WantSIF"] == "true"
-    assert repository.ask("htc/rocky:9")["WantSIF"] == "true"
+def test_a_hang_costs_no_job_its_image_where_there_is_a_sif(make_site: MakeSite) -> None:
+    """Each gets the SIF, nothing is held, and the repository is used again when it answers."""
+    site = make_site()
+    site.mount.behave(hang=True)
+    assert site.ask(ROCKY)["WantSIF"] == "true"
+    poll(lambda: "hangs" in site.log(), "the hang being found out")
+    assert len(site.children_in_d_state()) == 1
+    # hanging readers are abandoned, not waited for: the answers come while the mount still hangs
+    assert site.status("htc/cold:1") == 0
+    assert site.status("htc/rocki:9") == 440
+    assert len(site.children_in_d_state()) == 1
+    site.mount.behave()
+    poll(lambda: "answers again" in site.log(), "the repository to be looked at again", 60)
+    assert site.ask(ROCKY)["WantSandboxImage"] == "true"
 
 
-def test_a_bad_image_is_found_out_before_a_job_runs_in_it(
-    make_repository: Callable[..., Repository], world: World
-) -> None:
-    """A whole SIF by its header and its size, that does not start: the job goes back to idle and is not held."""
-    bad = Path("/pool/bad.sif")
-    content = bytearray((SIFS / "alma9.sif").read_bytes())
-    content[40960:90000] = b"\x55" * (90000 - 40960)
-    bad.write_bytes(content)
-    world.tree.publish("htc/bad:1", bad, VERSION)
-    repository = make_repository()
-    known_good = Path("/usr/libexec/condor/singularity_test_sandbox")
-    assert known_good.is_dir()
-    answer = repository.ask("htc/bad:1")
-    assert answer["HookStatusCode"] == "450", answer
-    assert "does not start here" in answer["HookStatusMessage"]
-    assert json.loads(subprocess.run(
-        ["condor_image_cache", "list", "--json"],
-        env={**os.environ, "CONDOR_CONFIG": str(repository.image.parent / "condor_config")},
-        capture_output=True, text=True, check=True,
-    ).stdout) == []  # fmt: skip
+def test_while_a_hang_is_found_out_jobs_with_other_images_are_answered(make_site: MakeSite, world: World) -> None:
+    """One job pays for the probe; others with an image of the same repository wait no longer than that one."""
+    site = make_site(sources=False)
+    site.mount.behave(hang=True)
+    first = site.start_hook(ROCKY)
+    poll(lambda: site.ask(image_name("none:1").replace(CVMFS_REPOSITORY, "/cvmfs/none.example")), "an answer")
+    others = [site.start_hook(image_name(f"htc/image:{number}")) for number in range(5)]
+    assert site.ask(f'"{world.origin.url}/web.sif"')["WantSIF"] == "true"
+    assert site.ask('"/srv/images/sif/alma9.sif"')["WantSIF"] == "true"
+    assert first.poll() is None
+    assert answer_of(first)["HookStatusCode"] == "440"
+    assert {answer_of(other)["HookStatusCode"] for other in others} == {"440"}
+    assert len(site.children_in_d_state()) == 1
 
 
-def test_ten_jobs_of_one_user_with_a_dead_url_leave_everyone_else_running(bare: Pool) -> None:
-    """They go back to idle; the EP stays open, and others' jobs run."""
-    dead = bare.submit({"+SingularityImage": '"http://127.0.0.1:9/dead.sif"'}, count=10)
-    poll(lambda: all(job.messages() for job in dead), "every job's answer", 60)
-    assert bare.slots()[0]["ImageCacheHealthy"] is True
-    other = bare.submit({"+SingularityImage": image_name("htc/rocky:9")})[0]
-    other.wait()
-    assert other.stdout == "htc/rocky:9 SIF\n"
-    bare.tool("condor_rm", *[job.id for job in dead])
+def test_a_hang_after_the_answer_is_found_out_without_a_job(make_site: MakeSite) -> None:
+    """A repository in use is looked at in the background: the next job gets the SIF at once."""
+    site = make_site()
+    assert site.ask(ROCKY)["WantSandboxImage"] == "true"
+    site.mount.behave(hang=True)
+    poll(lambda: "hangs" in site.log(), "the hang being found out", 60)
+    assert site.ask(ROCKY)["WantSIF"] == "true"
 
 
-def test_the_sites_former_hook_runs_after_ours_on_the_pool(world: World) -> None:
-    """Its attributes are merged into the job's ad."""
-    former = world.directory / "former-hook"
-    former.write_text("#!/bin/sh\ncat >/dev/null\necho 'Arguments = \"/IMAGE_ID /IMAGE_ID\"'\n")
-    former.chmod(0o755)
-    with world.pool("ep-next-hook", {"IMAGE_CACHE_NEXT_HOOK": str(former)}) as pool:
-        job = pool.submit({"+SingularityImage": image_name("htc/rocky:9")})[0]
-        job.wait()
-    first, second = job.stdout.splitlines()
-    assert first == second
-    assert first.startswith("htc/rocky:9")
+def test_a_path_that_leads_into_a_hang_ends_the_look_and_not_the_slot(make_site: MakeSite) -> None:
+    """A link on this EP: the hook looks at it itself, and leaves the look behind when it is in D state."""
+    site = make_site()
+    link = site.directory / "link.sif"
+    link.symlink_to(site.mount.top / "htc" / "rocky:9")
+    site.mount.behave(hang=True)
+    answer = site.ask(f'"{link}"')
+    assert answer["HookStatusCode"] == "360"
+    assert "link.sif: cannot be opened (does not answer" in answer["HookStatusMessage"]
+    assert d_states()
+
+
+def test_without_a_manager_a_hang_ends_the_look_and_not_the_slot(make_site: MakeSite) -> None:
+    """The job goes back to idle; the hook has ended, although its child cannot."""
+    site = make_site()
+    site.mount.behave(hang=True)
+    path = f'"{site.mount.top}/htc/rocky:9"'
+    answer = site.ask(path, "--socket", str(Path("/nonexistent/socket")), "--degraded", "yes")
+    assert answer["HookStatusCode"] == "410"
+    assert d_states()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_manager.broker import Broker, Caller, ProbeResult
+from cache_manager.broker import Broker, Caller, ProbeResult, TestResult
 from cache_manager.cache import Cache
 from cache_manager.jobad import JobRequest
 from cache_manager.lease import Holder
@@ -238,7 +238,7 @@ WHOLE = ProbeResult("file", 300, sif_header())
         (ProbeResult("file", 9, b"<html>502"), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
         (ProbeResult("absent"), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
         (ProbeResult("denied", error="Permission denied"), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
-        (ProbeResult("unwell", error="Stale file handle"), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
+        (ProbeResult("unwell", error="Stale file handle"), HookStatus.PATH_NOT_HERE, HookStatus.PATH_NOT_HERE),
         (ProbeResult("other"), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
     ],
     ids=["SIF", "squashfs", "directory", "truncated", "empty", "HTML", "absent", "denied", "unwell", "device"],
@@ -326,5 +326,87 @@ def test_explain_tells_each_step_and_fetches_nothing(
         assert [said[: len(word)] for (_, said), word in zip(steps, words, strict=True)] == words
         assert verdict.status.code == (0 if words[-1].startswith(("chosen", "not asked")) else 610)
         assert bench.cache.entries == {}
+
+    run(tmp_path / "cache", test)
+
+
+class Slow(Places):
+    """A CVMFS repository that does not answer before it is told to."""
+
+    def __init__(self, cache: Cache, answers: dict[SourceKind, Answer], source: Source) -> None:
+        super().__init__(cache, answers, source)
+        self.answers_now = asyncio.Event()
+        self.others = asyncio.Event()
+
+    async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
+        """Wait, if it is CVMFS that is asked."""
+        if candidate.source is SourceKind.CVMFS:
+            await self.answers_now.wait()
+        else:
+            self.others.set()
+        return await super().locate(candidate, settings)
+
+
+@pytest.mark.parametrize(("tree", "runs"), [(SIF, "image"), (Absent("404"), "cd")], ids=["a SIF", "no SIF"])
+def test_a_repository_that_takes_its_time_is_waited_for_only_where_nobody_else_has_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Answer, runs: str
+) -> None:
+    """It may hang: the SIF serves meanwhile, and where there is none the answer is worth the wait."""
+    monkeypatch.setattr("cache_manager.broker.HEDGE_S", 0.01)
+
+    async def test(bench: Bench) -> None:
+        settings = knobs(SIF_SOURCES=TREES)
+        broker = Broker(bench.cache, lambda: settings)
+        places = Slow(bench.cache, {SourceKind.CVMFS: SANDBOX, SourceKind.TREE: tree}, Delivery())
+        broker.locator = places
+        caller = Caller(None, unasked, asyncio.get_running_loop().time() + LIMIT_S)
+        answering = asyncio.create_task(broker.answer(PUBLISHED, caller))
+        if runs == "cd":
+            async with asyncio.timeout(LIMIT_S):
+                await places.others.wait()
+            places.answers_now.set()
+        found = await answering
+        assert found.image is not None
+        assert found.image.path.endswith(f"/{runs}")
+        assert ("has not answered within" in found.message) == (runs == "image")
+
+    run(tmp_path / "cache", test)
+
+
+@pytest.mark.parametrize(
+    ("said", "ours", "status", "kept", "again"),
+    [
+        (TestResult(0), "", HookStatus.OK, 1, 0),
+        (TestResult(None), "", HookStatus.OK, 1, 1),
+        (TestResult(255, "FATAL: no"), "", HookStatus.IMAGE_UNPACK_FAILED, 1, 1),
+        (TestResult(255, "FATAL: no"), "bad superblock", HookStatus.IMAGE_UNPACK_FAILED, 0, 1),
+    ],
+    ids=["starts", "says nothing", "does not start for this user", "does not start for us either"],
+)
+def test_what_a_jobs_user_says_of_an_image_costs_that_job_alone(  # noqa: PLR0913, PLR0917 - a row of the table
+    tmp_path: Path, said: TestResult, ours: str, status: HookStatus, kept: int, again: int
+) -> None:
+    """Users are hostile to each other: only our own test takes an image from all, and only a success is kept."""
+    asked: list[str] = []
+
+    async def test_image(runtime: str, image: str) -> TestResult:
+        asked.append(f"{runtime} {image.rpartition('/')[2]}")
+        return said
+
+    async def test(bench: Bench) -> None:
+        settings = knobs(SIF_SOURCES=TREES)
+        broker = Broker(bench.cache, lambda: settings, lambda path: ours if "/entries/" in path else "")
+        broker.locator = Places(bench.cache, {SourceKind.CVMFS: HANGS, SourceKind.TREE: SIF}, Delivery())
+        broker.runtime = "/usr/bin/apptainer"
+        caller = Caller(None, unasked, asyncio.get_running_loop().time() + LIMIT_S, test_image)
+        first = await broker.answer(PUBLISHED, caller)
+        assert first.status is status, first.message
+        assert len(bench.cache.entries) == kept
+        assert asked == ["/usr/bin/apptainer image"]
+        if status is not HookStatus.OK:
+            assert "does not start here as the job's user: " in first.message
+            assert (ours or "FATAL: no") in first.message
+        await broker.answer(PUBLISHED, caller)
+        assert len(asked) == 1 + again
 
     run(tmp_path / "cache", test)

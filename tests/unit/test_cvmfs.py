@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -155,3 +156,25 @@ def test_after_a_hang_the_next_child_answers(tmp_path: Path) -> None:
     )
     with closing(helper):
         assert helper.ask(REQUEST, 30.0) == {"state": "healthy"}
+
+
+def test_who_waits_for_a_turn_pays_for_no_second_hang(tmp_path: Path) -> None:
+    """One job pays the probe's limit; the others, with other images, hear of it in the same moment."""
+    helper = child_that(tmp_path, f"open({str(tmp_path / 'begun')!r}, 'a').write('x')\n{SILENT}")
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            helper.ask(REQUEST, 0.5)
+        except Hangs:
+            answers.append(True)
+
+    asking = [threading.Thread(target=ask) for _ in range(5)]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join(30)
+    assert answers == [True] * 5
+    assert helper._abandoned is not None
+    helper._abandoned.wait()
+    assert (tmp_path / "begun").read_text() == "x"
