@@ -1,0 +1,169 @@
+"""What lies on disk if a process is killed at any moment: taken down before each of its file operations.
+
+The operations are seen as they happen, by the interpreter's audit events and in place of `os.write` and `os.fsync`; at
+each one the directory is kept as it is then. Between two such moments a file that grew may have been written in part:
+that is one more moment. After a power loss the content of files that were not synced may be missing as well.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+Files = Mapping[str, tuple[int, bytes | str | None, int]]
+"""Path below the root -> mode, content (None: a directory; text: where a link leads), time of last change in ns."""
+
+_EVENTS: Final = frozenset(
+    {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.utime", "os.truncate", "os.symlink"}
+)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment at which the process may have ended: the next operation, the files, what must be true of them.
+
+    `unsynced` are the files whose content a power loss may take.
+    """
+
+    before: str
+    files: Files
+    unsynced: frozenset[str]
+    facts: Mapping[str, frozenset[str]]
+    power_loss: bool = False
+
+
+@dataclass
+class Recorder:
+    """Takes down the moments of what runs within `watch`."""
+
+    root: Path
+    moments: list[Moment] = field(default_factory=list)
+    facts: dict[str, frozenset[str]] = field(default_factory=dict)
+    _synced: dict[int, int] = field(default_factory=dict)
+    _watching: bool = False
+
+    def must(self, what: str, *names: str) -> None:
+        """State what is true from now on."""
+        self.facts = self.facts | {what: frozenset(names)}
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Take down what happens within."""
+        real_write, real_fsync = os.write, os.fsync
+
+        def write(descriptor: int, data: Any) -> int:  # noqa: ANN401 - whatever has a buffer
+            self._take("write")
+            half = real_write(descriptor, memoryview(data)[: len(data) // 2])
+            self._take("the second half of a write")
+            return half + real_write(descriptor, memoryview(data)[half:])
+
+        def fsync(descriptor: int) -> None:
+            self._take("fsync")
+            real_fsync(descriptor)
+            found = os.fstat(descriptor)
+            self._synced[found.st_ino] = found.st_size
+
+        files, inodes = _look(self.root)  # what lies there already has been there for long
+        self._synced |= {inodes[path]: len(content) for path, (_, content, _) in files.items() if content is not None}
+        _LISTENERS.append(self._event)
+        os.write, os.fsync = write, fsync  # type: ignore[assignment]
+        self._watching = True
+        try:
+            yield
+        finally:
+            self._watching = False
+            os.write, os.fsync = real_write, real_fsync
+            _LISTENERS.remove(self._event)
+        self._watching = True
+        self._take("the end")
+        self._watching = False
+
+    def _event(self, name: str, arguments: tuple[Any, ...]) -> None:
+        writes = name != "open" or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if name in _EVENTS and writes and any(str(self.root) in str(one) for one in arguments[:2]):
+            self._take(f"{name} {str(arguments[0]).replace(str(self.root), '')}")
+
+    def _take(self, before: str) -> None:
+        if not self._watching:
+            return
+        self._watching = False  # looking is no operation
+        try:
+            files, inodes = _look(self.root)
+        finally:
+            self._watching = True
+        unsynced = frozenset(
+            path
+            for path, (_, content, _) in files.items()
+            if isinstance(content, bytes) and self._synced.get(inodes[path]) != len(content)
+        )
+        if not self.moments or self.moments[-1].files != files or self.moments[-1].facts != self.facts:
+            self.moments.append(Moment(before, files, unsynced, dict(self.facts)))
+
+    def all_moments(self) -> Iterator[Moment]:
+        """Yield each moment, those within a write, and what a power loss makes of them."""
+        last: Files = self.moments[0].files if self.moments else {}
+        for moment in self.moments:
+            before = {content for _, content, _ in last.values()}
+            for path, (mode, content, changed) in moment.files.items():
+                if isinstance(content, bytes) and len(content) > 1 and content not in before:
+                    half = {**moment.files, path: (mode, content[: len(content) // 2], changed)}
+                    facts = self.moments[max(0, self.moments.index(moment) - 1)].facts
+                    yield Moment(f"half of {path}", half, moment.unsynced, facts)
+            yield moment
+            lost = {
+                path: (mode, b"" if path in moment.unsynced else content, changed)
+                for path, (mode, content, changed) in moment.files.items()
+            }
+            yield Moment(moment.before, lost, frozenset(), moment.facts, power_loss=True)
+            last = moment.files
+
+
+def _look(root: Path) -> tuple[Files, dict[str, int]]:
+    files: dict[str, tuple[int, bytes | str | None, int]] = {}
+    inodes = {}
+    for path in sorted(root.rglob("*")):
+        try:
+            found = path.lstat()
+            content: bytes | str | None = None
+            if path.is_symlink():
+                content = str(path.readlink())
+            elif path.is_file():
+                content = path.read_bytes()
+        except FileNotFoundError:  # a removal in a thread
+            continue
+        name = str(path.relative_to(root))
+        files[name] = (found.st_mode & 0o7777, content, found.st_mtime_ns)
+        inodes[name] = found.st_ino
+    return files, inodes
+
+
+def restore(moment: Moment, root: Path) -> None:
+    """Make a directory what it was at a moment."""
+    root.mkdir(parents=True)
+    for name, (mode, content, changed) in moment.files.items():
+        path = root / name
+        if content is None:
+            path.mkdir()
+        elif isinstance(content, str):
+            path.symlink_to(content)
+            continue
+        else:
+            path.write_bytes(content)
+            os.utime(path, ns=(changed, changed))
+        path.chmod(mode if content is not None else mode | 0o700)
+
+
+_LISTENERS: Final[list[Callable[[str, tuple[Any, ...]], None]]] = []
+
+
+def _hear(name: str, arguments: tuple[Any, ...]) -> None:
+    for listener in _LISTENERS:
+        listener(name, arguments)
+
+
+sys.addaudithook(_hear)  # for ever: the interpreter takes none back
