@@ -50,6 +50,7 @@ class Recorder:
     def must(self, what: str, *names: str) -> None:
         """State what is true from now on."""
         self.facts = self.facts | {what: frozenset(names)}
+        self._take("the next operation")
 
     @contextmanager
     def watch(self) -> Iterator[None]:
