@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from cache_manager import __version__, updatead
+from cache_manager.abilities import Abilities
 from cache_manager.cache import Counters
 from cache_manager.entry import CacheEntry
-from cache_manager.runtime import Abilities
 from cache_manager.updatead import Literal
 
 LIST_BYTES: Final = 4000

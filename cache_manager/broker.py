@@ -13,7 +13,7 @@ from typing import Final
 from cache_manager import policy, sif
 from cache_manager.cache import Cache
 from cache_manager.entry import CacheEntry
-from cache_manager.fetcher import Fetcher, Wanted
+from cache_manager.fetcher import NO_RUNNER, Fetcher, Runner, Wanted
 from cache_manager.jobad import JobRequest
 from cache_manager.lease import Holder
 from cache_manager.locator import Locator
@@ -88,22 +88,23 @@ class Broker:
         self,
         cache: Cache,
         settings: Callable[[], Settings],
-        why_not: Callable[[str], str] = lambda _: "",
+        runner: Runner = NO_RUNNER,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.runtime = ""
         """The runtime with which HTCondor tests an image before each job; empty if it does not."""
-        self._why_not = why_not
+        self._why_not = runner.why_not
         self._proven: set[str] = set()
         self.locator = Locator(cache, clock)
-        self.fetcher = Fetcher(cache, why_not, clock)
+        self.fetcher = Fetcher(cache, runner, clock)
+        self._abilities = runner.abilities
         self._cache = cache
         self._settings = settings
         self._clock = clock
 
     def rank(self, request: JobRequest, settings: Settings) -> Ranking:
         """Return the candidates for a request as things are now."""
-        return policy.rank(request, Site(settings, frozenset(self.locator.unwell)))
+        return policy.rank(request, Site(settings, frozenset(self.locator.unwell), self._abilities()))
 
     async def answer(self, request: JobRequest, caller: Caller) -> Verdict:
         """Return how the hook answers. The settings are those of the moment in which the request began."""
@@ -167,16 +168,21 @@ class Broker:
         if entry is None:
             own_url = candidate.source is SourceKind.URL
             source = self.locator.source(candidate, settings)
-            wanted = Wanted(candidate.image.short, located, source, own_url=own_url)
+            wanted = Wanted(candidate.image.short, located, source, own_url=own_url, unpack=candidate.unpack)
             entry = await self.fetcher.fetch(wanted, caller.holder, request.job_id)
         self._cache.counters.hits += hit
         self._cache.counters.misses += not hit
         path = self._cache.acquire(entry.key, caller.holder, self._clock(), request.job_id)
         await self._prove(entry, str(path), caller)
-        origin = f"{'cached SIF of' if hit else 'SIF fetched from'} {entry.origin}"
-        seconds = time.monotonic() - began
         return Served(
-            str(path), origin, key=entry.key, size_bytes=entry.size_bytes, seconds=seconds, hit=hit, note=note
+            str(path),
+            _origin(entry, hit=hit),
+            sandbox=entry.format == "sandbox",
+            key=entry.key,
+            size_bytes=entry.size_bytes,
+            seconds=time.monotonic() - began,
+            hit=hit,
+            note=note,
         )
 
     async def _prove(self, entry: CacheEntry, path: str, caller: Caller) -> None:
@@ -209,7 +215,7 @@ class Broker:
         cvmfs = candidate.source is SourceKind.CVMFS
         failed = failure_of(answer, HookStatus.CVMFS_UNAVAILABLE if cvmfs else HookStatus.SOURCE_UNREACHABLE)
         last = self.locator.last_known(candidate)
-        if last is not None and self._cache.find(last) is not None:
+        if last is not None and self._cache.find(last, candidate.formats) is not None:
             return last, f"could not look for a newer version: {failed.why}"
         return failed, ""
 
@@ -220,7 +226,7 @@ class Broker:
             now = self._clock()
             if not isinstance(fetched_at, (int, float)) or not now - settings.tag_ttl_s <= fetched_at <= now:
                 return None
-        return self._cache.find(located)
+        return self._cache.find(located, candidate.formats)
 
     async def explain(self, request: JobRequest) -> tuple[Ranking, list[tuple[Candidate, str]], Verdict]:
         """Return what `answer` would do, without fetching: each candidate with what became of it, and the verdict."""
@@ -252,11 +258,22 @@ class Broker:
         entry = self._cached(candidate, located, settings)
         if entry is not None:
             path = str(self._cache.store.layout.image(entry.key))
-            return Served(path, f"cached SIF of {entry.origin}", hit=True), "chosen: it is in the cache"
-        key = f"{located.digest or '<sha256>'}.sif"
+            served = Served(path, _origin(entry, hit=True), sandbox=entry.format == "sandbox", hit=True)
+            return served, "chosen: it is in the cache"
+        key = f"{located.digest or '<sha256>'}.{'sandbox' if candidate.unpack else 'sif'}"
         size = f", {located.size_bytes} bytes" if located.size_bytes else ""
         path = str(self._cache.store.layout.image(key))
-        return Served(path, "SIF that would be fetched"), f"chosen: it would be fetched{size}"
+        unpacked = " and unpacked, because SIFs do not run here" if candidate.unpack else ""
+        served = Served(path, f"SIF that would be fetched{unpacked}", sandbox=candidate.unpack)
+        return served, f"chosen: it would be fetched{unpacked}{size}"
+
+
+def _origin(entry: CacheEntry, *, hit: bool) -> str:
+    """Return in words where an entry came from."""
+    unpacked = entry.format == "sandbox"
+    if hit:
+        return f"cached {'directory, unpacked from the SIF' if unpacked else 'SIF'} of {entry.origin}"
+    return f"SIF fetched {'and unpacked ' if unpacked else ''}from {entry.origin}"
 
 
 async def _opened_by_hook(candidate: Candidate, request: JobRequest, caller: Caller, root: str) -> Served | Failed:
@@ -276,6 +293,9 @@ async def _opened_by_hook(candidate: Candidate, request: JobRequest, caller: Cal
         # a file system of this EP that fails says nothing of the file
         users = shipped and found.kind != "unwell"
         return Failed(HookStatus.IMAGE_FILE_INVALID if users else HookStatus.PATH_NOT_HERE, wrong)
+    unable = policy.refused(candidate, directory=found.kind == "directory")
+    if unable:
+        return Failed(HookStatus.NO_CONTAINER_RUNTIME, unable)
     if shipped:
         path = str(PurePosixPath(request.scratch) / path)
     where = "that came with the job" if shipped else "on this EP"

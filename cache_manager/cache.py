@@ -126,10 +126,11 @@ class Cache:
         """The keys that some process runs from."""
         return frozenset(key for lease in self.leases.values() for key in lease.keys)
 
-    def find(self, located: Located) -> CacheEntry | None:
-        """Return the entry of what was located, if its image is there and has its size."""
+    def find(self, located: Located, formats: Iterable[str] = ("sif", "sandbox")) -> CacheEntry | None:
+        """Return the entry of what was located, in the first format in which its image is here and whole."""
         digest = located.digest or str(self.known(located.object_id).get("digest", ""))
-        entry = self.entries.get(f"{digest}.sif")
+        found = (self.entries.get(f"{digest}.{one}") for one in formats)
+        entry = next(filter(None, found), None)
         if entry is None:
             return None
         if self.store.is_whole(entry):

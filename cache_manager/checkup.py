@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cache_manager import client, disk, runtime, settings
+from cache_manager.abilities import Abilities
 from cache_manager.helper import Helper
 from cache_manager.outcome import Absent, Denied
 from cache_manager.settings import Settings
@@ -97,15 +101,33 @@ def _hook(_: Settings, knobs: dict[str, str]) -> Iterator[Check]:
         yield Check("hook", Level.OK, name)
 
 
+def _abilities(one: Settings, knobs: dict[str, str]) -> tuple[Abilities, str]:
+    """Return what the manager saw the runtime run, as its user; without a manager try it here and now."""
+    try:
+        said = json.loads(client.ask(one.socket, "status"))
+        shown = [said[name] for name in ("runtime", "can_use_sif", "can_use_sandbox", "why_not", "abilities_tried")]
+        return Abilities(*shown), "the manager"
+    except (client.ManagerDown, ValueError, KeyError):
+        options = runtime.telling_options(knobs.get("SINGULARITY_EXTRA_ARGUMENTS", ""))
+        with tempfile.TemporaryDirectory() as home:
+            tried = runtime.Runtime(
+                lambda: runtime.find(one.runtime, knobs.get("SINGULARITY", "")), knobs.get("LIBEXEC", ""), home, options
+            )
+            tried.look(time.time())
+            return tried.abilities, "this command"
+
+
 def _runtime(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
-    found = runtime.abilities(runtime.find(one.runtime, knobs.get("SINGULARITY", "")))
+    found, by = _abilities(one, knobs)
     if not found.runtime:
         yield Check("runtime", Level.PROBLEM, "neither apptainer nor singularity", "install apptainer")
         return
     can = [name for name, able in (("SIF", found.can_use_sif), ("sandbox", found.can_use_sandbox)) if able]
     level = Level.OK if len(can) == 2 else Level.WARNING if can else Level.PROBLEM  # noqa: PLR2004 - both
     remedy = "" if level is Level.OK else "install squashfuse, make /dev/fuse usable, allow user namespaces"
-    yield Check("runtime", level, f"{found.runtime}: {', '.join(can) or 'nothing'} {found.why_not}".rstrip(), remedy)
+    how = f"tried by {by}" if found.tried else f"not tried, assumed by {by}"
+    why = f" ({found.why_not})" if found.why_not else ""
+    yield Check("runtime", level, f"{found.runtime} runs {', '.join(can) or 'nothing'}, {how}{why}", remedy)
     for name in APPTAINER_CONF:
         try:
             lines = Path(name).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -109,8 +109,9 @@ START = ($(START)) && (MY.ImageCacheHealthy =?= true || !{ours})
 
 _HAS_SIF: Final = """\
 # HTCondor's own probe image (exit_37.sif) is not installed here, so HasSIF would stay undefined and jobs that name a
-# .sif would never match: their submit file requires it. The cache manager knows whether SIFs run.
-HasSIF = (ImageCacheCanUseSIF =?= true)
+# .sif would never match: their submit file requires it. The cache manager saw whether SIFs run; where only directories
+# do, it unpacks the SIFs that it fetches.
+HasSIF = (ImageCacheCanUseSIF =?= true || ImageCacheCanUseSandbox =?= true)
 STARTD_ATTRS = $(STARTD_ATTRS) HasSIF
 """
 

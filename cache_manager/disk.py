@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -21,18 +22,31 @@ def room(path: str) -> Room:
 
 
 def measure(path: str) -> tuple[int, int]:
-    """Return the bytes on disk (as `du` counts them) and the number of files of a tree, its top included."""
+    """Return the bytes on disk (as `du` counts them) and the number of files of a tree, its top included.
+
+    The tree may change meanwhile: what is gone is not counted, nor what lies in a directory that is not open to us yet.
+    """
     top = os.lstat(path)
     total, inodes = top.st_blocks * 512, 1
     if not os.path.isdir(path) or os.path.islink(path):  # noqa: PTH112, PTH114 - many files, few objects
         return total, inodes
     stack = [path]
     while stack:
-        with os.scandir(stack.pop()) as entries:
-            for entry in entries:
+        for entry in _entries(stack.pop()):
+            try:
                 found = entry.stat(follow_symlinks=False)
-                total += found.st_blocks * 512
-                inodes += 1
-                if entry.is_dir(follow_symlinks=False):
-                    stack.append(entry.path)
+            except FileNotFoundError:
+                continue
+            total += found.st_blocks * 512
+            inodes += 1
+            if entry.is_dir(follow_symlinks=False):
+                stack.append(entry.path)
     return total, inodes
+
+
+def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            yield from entries
+    except (FileNotFoundError, PermissionError):
+        return

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cache_manager import sif
+from cache_manager.abilities import UNKNOWN, Abilities
 from cache_manager.cache import Cache
 from cache_manager.entry import CacheEntry
 from cache_manager.lease import Holder
@@ -48,13 +49,49 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 class Wanted:
     """An object to fetch: where it is, which source brings it, and under what name a job asked for it.
 
-    `own_url` says that the job itself named the object, so a wrong one is the user's to mend.
+    `own_url` says that the job itself named the object, so a wrong one is the user's to mend; `unpack` that SIFs do not
+    run here, so it has to become a directory.
     """
 
     name: str
     located: Located
     source: Source
     own_url: bool = False
+    unpack: bool = False
+
+    @property
+    def format(self) -> str:
+        """The format of the entry that it becomes."""
+        return "sandbox" if self.unpack else "sif"
+
+
+def _cannot_unpack(_staging: Staging, name: str, _grow: Callable[[int, int], None]) -> None:
+    raise StatusError(HookStatus.NO_CONTAINER_RUNTIME, f"{name}: there is nothing here that unpacks images")
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What the container runtime does for the cache. All but `abilities` may block.
+
+    `abilities` tells what can be run here; `why_not` starts an image once, and says why it does not, empty if it does;
+    `unpack` puts a directory in the place of the SIF in staging, asking for bytes and files as it goes.
+    """
+
+    abilities: Callable[[], Abilities] = lambda: UNKNOWN
+    why_not: Callable[[str], str] = lambda _: ""
+    unpack: Callable[[Staging, str, Callable[[int, int], None]], None] = _cannot_unpack
+
+
+NO_RUNNER: Final = Runner()
+"""Everything is taken to run, nothing is tried and nothing unpacked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What was fetched, and is whole."""
+
+    digest: str
+    architecture: str
 
 
 @dataclass(eq=False)
@@ -65,22 +102,21 @@ class Flight:
     began_at: float
     task: asyncio.Task[CacheEntry] | None = None
     staging: Staging | None = None
+    unpacks: bool = False
     waiting: list[tuple[Holder, str]] = field(default_factory=list)
 
 
 class Fetcher:
     """Brings objects into the cache."""
 
-    def __init__(
-        self, cache: Cache, why_not: Callable[[str], str] = lambda _: "", clock: Callable[[], float] = time.time
-    ) -> None:
-        """`why_not` starts an image once, and says why it does not; empty if it does. It may block."""
-        self._why_not = why_not
+    def __init__(self, cache: Cache, runner: Runner = NO_RUNNER, clock: Callable[[], float] = time.time) -> None:
+        self._runner = runner
         self.flights: dict[str, Flight] = {}
         self.failures: Memory[str, StatusError] = Memory()
         self._cache = cache
         self._clock = clock
         self._threads = ThreadPoolExecutor(CONCURRENT, "transfer")
+        self._unpacking = ThreadPoolExecutor(1, "unpack")  # one at a time: the machine is the jobs'
         self._numbers = 0
 
     async def fetch(self, wanted: Wanted, holder: Holder | None, job_id: str) -> CacheEntry:
@@ -88,7 +124,7 @@ class Fetcher:
 
         When this call is cancelled its interest ends; the fetch goes on for the next job.
         """
-        identity = wanted.located.digest or wanted.located.object_id
+        identity = f"{wanted.located.digest or wanted.located.object_id}.{wanted.format}"
         self._refuse_remembered(wanted.located.object_id)
         flight = self.flights.get(identity)
         if flight is None:
@@ -118,6 +154,7 @@ class Fetcher:
                 "of_bytes": flight.wanted.located.size_bytes or 0,
                 "seconds": round(now - flight.began_at, 1),
                 "waiting": len(flight.waiting),
+                "unpacks": flight.unpacks,
             }
             for flight in self.flights.values()
         ]
@@ -152,12 +189,16 @@ class Fetcher:
         try:
             self._cache.reserve(nonce, wanted.name, wanted.located.size_bytes or wanted.located.about_bytes or 0)
 
-            def grow(total: int) -> None:
+            def grow(total: int, inodes: int = 3) -> None:
                 """Reserve from the transfer's thread: only the loop changes the state."""
-                asyncio.run_coroutine_threadsafe(self._grow(nonce, wanted.name, total), loop).result()
+                asyncio.run_coroutine_threadsafe(self._grow(nonce, wanted.name, total, inodes), loop).result()
 
-            flight.staging = self._cache.store.stage(nonce, grow)
-            entry = await loop.run_in_executor(self._threads, self._transfer_checked, flight, flight.staging)
+            staging = flight.staging = self._cache.store.stage(nonce, grow)
+            came = await loop.run_in_executor(self._threads, self._transfer_checked, flight, staging)
+            if wanted.unpack:
+                flight.unpacks = True
+                await loop.run_in_executor(self._unpacking, self._runner.unpack, staging, wanted.name, grow)
+            entry = await loop.run_in_executor(self._threads, self._commit, flight, staging, came)
             # from here to the end nothing waits: published, leased and unreserved in one turn
             now = self._clock()
             self._cache.add(entry, wanted.located, now)
@@ -181,11 +222,11 @@ class Fetcher:
         )
         return entry
 
-    async def _grow(self, nonce: str, name: str, total: int) -> None:
-        self._cache.reserve(nonce, name, total)
+    async def _grow(self, nonce: str, name: str, total: int, inodes: int) -> None:
+        self._cache.reserve(nonce, name, total, inodes)
 
-    def _transfer_checked(self, flight: Flight, staging: Staging) -> CacheEntry:
-        """Fetch, check and commit; in a thread. Raises StatusError, OSError."""
+    def _transfer_checked(self, flight: Flight, staging: Staging) -> _Came:
+        """Fetch and check; in a thread. Raises StatusError, OSError."""
         wanted = flight.wanted
         try:
             for attempt in (1, 2):
@@ -208,22 +249,26 @@ class Fetcher:
             raise StatusError(
                 HookStatus.ARCHITECTURE_MISMATCH, f"the image is for {header.architecture}, this EP is {here}"
             )
+        return _Came(digest, header.architecture)
 
-        wrong = self._why_not(str(staging.directory / IMAGE))
+    def _commit(self, flight: Flight, staging: Staging, came: _Came) -> CacheEntry:
+        """Start what came once, and publish it; in a thread. Raises StatusError, OSError."""
+        wanted = flight.wanted
+        wrong = self._runner.why_not(str(staging.directory / IMAGE))
         if wrong:
             what = f"{shown(wanted.located.url)}: does not start here: {wrong}"
             raise StatusError(HookStatus.IMAGE_UNPACK_FAILED, what)
 
         def describe(disk_bytes: int, inodes: int) -> CacheEntry:
             return CacheEntry(
-                key=f"{digest}.sif",
+                key=f"{came.digest}.{wanted.format}",
                 name=wanted.name,
                 origin=shown(wanted.located.url),
                 size_bytes=staging.size_bytes,
                 disk_bytes=disk_bytes,
                 inodes=inodes,
                 created_at=self._clock(),
-                architecture=header.architecture,
+                architecture=came.architecture,
                 public=without_secrets(wanted.located.url) == wanted.located.url,
             )
 

@@ -19,16 +19,19 @@ from cache_manager import __version__, advertise, configuration, runtime, update
 from cache_manager.broker import Broker
 from cache_manager.cache import POLL_S, Cache
 from cache_manager.configuration import ConfigurationError
+from cache_manager.fetcher import Runner
 from cache_manager.health import Failure, Health
 from cache_manager.jobad import JobRequest
 from cache_manager.layout import CacheLayout
 from cache_manager.locator import Locator
 from cache_manager.policy import Verdict
 from cache_manager.reports import Condition, Reports
+from cache_manager.runtime import Runtime
 from cache_manager.server import Server
 from cache_manager.settings import Settings, SettingsError
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.store import Store
+from cache_manager.unpacker import Unpacker
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +53,23 @@ class Manager:
 
     def __init__(self, settings: Settings, knobs: dict[str, str]) -> None:
         self.settings = settings
-        self.abilities = runtime.abilities(runtime.find(settings.runtime, knobs.get("SINGULARITY", "")))
         self._configuration_trouble = ""
         self._root_trouble = ""
         layout = CacheLayout(PurePosixPath(settings.root))
         self.cache = Cache(Store(layout), lambda: self.settings, self._changed, self._suspected)
-        self._tester = runtime.Tester(self.abilities.runtime, knobs.get("LIBEXEC", ""), str(layout.runtime))
-        self.broker = Broker(self.cache, lambda: self.settings, self._tester.why_not)
+        self.runtime = Runtime(
+            lambda: runtime.find(self.settings.runtime, knobs.get("SINGULARITY", "")),
+            knobs.get("LIBEXEC", ""),
+            str(layout.runtime),
+            runtime.telling_options(knobs.get("SINGULARITY_EXTRA_ARGUMENTS", "")),
+        )
+        unpacker = Unpacker(self.runtime, lambda: self.settings)
+        runner = Runner(lambda: self.runtime.abilities, self.runtime.why_not, unpacker.unpack)
+        self.broker = Broker(self.cache, lambda: self.settings, runner)
         if knobs.get("SINGULARITY_RUN_TEST_BEFORE_JOB", "true").lower() not in {"false", "0"}:
-            self.broker.runtime = self.abilities.runtime
+            self.broker.runtime = self.runtime.abilities.runtime
         self.health = Health()
-        reports = Reports(self.broker, self.cache, lambda: self.settings, self.abilities, self._condition).verbs
+        reports = Reports(self.broker, self.cache, lambda: self.settings, runner.abilities, self._condition).verbs
         self.server = Server(self.broker, reports, lambda: updatead.render(self._attributes()), self._judged)
         self._lock = FileLock(str(layout.lock), mode=0o644)
         self._tests: set[asyncio.Future[None]] = set()
@@ -106,7 +115,7 @@ class Manager:
 
     async def _test_again(self, key: str) -> None:
         image = str(self.cache.store.layout.image(key))
-        why = await asyncio.to_thread(self._tester.why_not, image)
+        why = await asyncio.to_thread(self.runtime.why_not, image)
         if why and key in self.cache.entries:
             self.cache.quarantine(key, f"does not start any more: {why}")
 
@@ -148,6 +157,8 @@ class Manager:
             loop.create_task(self._every(RECHECK_S, self._recheck)),
             loop.create_task(self._every(LOOK_S, self._look)),
             loop.create_task(self._every(RELOAD_S, self._reload)),
+            loop.create_task(self._try_runtime()),
+            loop.create_task(self._every(LOOK_S, self._try_runtime)),
         ]
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.append(loop.create_task(self._reconfigure())))
         log.info("cache manager %s serves %s on %s", __version__, self.settings.root, self.settings.socket)
@@ -196,6 +207,11 @@ class Manager:
     async def _recheck(self) -> None:
         await self.locator.recheck(self.settings)
 
+    async def _try_runtime(self) -> None:
+        """See what runs here, at the start and when the runtime is another one."""
+        if await asyncio.to_thread(self.runtime.look, time.time()):
+            self._changed()
+
     async def _reload(self) -> None:
         if self._root_trouble:
             self._load()
@@ -225,7 +241,7 @@ class Manager:
             self.cache.entries.values(),
             self.cache.counters,
             self.settings.max_bytes,
-            self.abilities,
+            self.runtime.abilities,
         )
         return shown | {"ImageCacheHealthy": condition.healthy, "ImageCacheReason": condition.reason}
 

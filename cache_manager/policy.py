@@ -6,10 +6,11 @@ Pure: `explain` prints exactly what `rank` and `verdict` return.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from cache_manager.abilities import UNKNOWN, Abilities
 from cache_manager.jobad import JobRequest, is_left_to_runtime
 from cache_manager.outcome import Failed, Served
 from cache_manager.reference import ImageReference, ReferenceKind
@@ -30,12 +31,21 @@ class SourceKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A place to ask for an image. `base` is the tree's URL; `repository` the CVMFS repository."""
+    """A place to ask for an image. `base` is the tree's URL; `repository` the CVMFS repository.
+
+    `formats` are those that run here; where that is the sandbox alone, a SIF has to be unpacked.
+    """
 
     source: SourceKind
     image: ImageReference
     base: str = ""
     repository: str = ""
+    formats: tuple[str, ...] = ("sif", "sandbox")
+
+    @property
+    def unpack(self) -> bool:
+        """Whether what is fetched has to be unpacked."""
+        return "sif" not in self.formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,7 @@ class Site:
 
     settings: Settings
     unwell: frozenset[str] = frozenset()
+    abilities: Abilities = UNKNOWN
 
 
 PRECEDENCE: Final = (
@@ -123,13 +134,14 @@ def _rank_image(image: ImageReference, request: JobRequest, site: Site) -> Ranki
     else:
         candidates = []
         skipped.append(f"nothing here fetches {image.scheme}:// URLs")
+    formats = _formats(request, site)
     usable = []
     for candidate in candidates:
-        unable = _unable(candidate, request)
+        unable = _unable(candidate, formats, site.abilities.why_not)
         if unable:
             skipped.append(unable)
         else:
-            usable.append(candidate)
+            usable.append(replace(candidate, formats=formats))
     if usable:
         return Ranking(image, tuple(usable), tuple(skipped))
     message = f"{image.short}: {'; '.join(skipped) or 'no source is configured for it'}"
@@ -155,13 +167,35 @@ def _published(image: ImageReference, site: Site, skipped: list[str]) -> list[Ca
     return [*sifs, *sandboxes] if sif_first else [*sandboxes, *sifs]
 
 
-def _unable(candidate: Candidate, request: JobRequest) -> str:
-    """Return why this EP cannot run what the candidate has; empty if it can, or does not say."""
-    if candidate.source in {SourceKind.TREE, SourceKind.URL} and request.machine.has_sif is False:
-        return f"{candidate.source.value}: this EP cannot run SIF files"
-    if candidate.source is SourceKind.CVMFS and request.machine.has_sandbox is False:
-        return f"{candidate.source.value}: this EP cannot run image directories"
+def _formats(request: JobRequest, site: Site) -> tuple[str, ...]:
+    """Return what this EP runs, the first choice first.
+
+    HTCondor's word on directories is a trial like ours, as who starts the jobs; its HasSIF counts as well where it is
+    false, but says true also where each job would unpack its SIF.
+    """
+    machine, able = request.machine, site.abilities
+    has_sandbox = able.can_use_sandbox if machine.has_sandbox is None else machine.has_sandbox
+    has_sif = able.can_use_sif and machine.has_sif is not False
+    return tuple(one for one, runs in (("sif", has_sif), ("sandbox", has_sandbox)) if runs)
+
+
+def _unable(candidate: Candidate, formats: tuple[str, ...], why_not: str) -> str:
+    """Return why this EP cannot run what the candidate has, not even unpacked; empty if it can, or does not say."""
+    because = f" ({why_not})" if why_not else ""
+    if not formats:
+        return f"{candidate.source.value}: this EP cannot run container images{because}"
+    if candidate.source is SourceKind.CVMFS and "sandbox" not in formats:
+        return f"{candidate.source.value}: this EP cannot run image directories{because}"
     return ""
+
+
+def refused(candidate: Candidate, *, directory: bool) -> str:
+    """Return why this EP cannot run an image that it may not unpack, being another's; empty if it can."""
+    if ("sandbox" if directory else "sif") in candidate.formats:
+        return ""
+    if directory:
+        return "is a directory, and this EP cannot run image directories"
+    return "is a SIF, and this EP cannot run SIF files: it unpacks only images that it fetches itself, from an URL"
 
 
 def verdict(

@@ -12,7 +12,10 @@ from cache_manager.lease import Lease
 
 @dataclass(frozen=True, slots=True)
 class FoundEntry:
-    """A directory under `entries`: its record, if it can be read, and the image's size, -1 if there is none."""
+    """A directory under `entries`: its record, if it can be read, and the image's size, -1 if there is none.
+
+    An image of another kind than the record says (a file for a sandbox, a directory for a SIF) is none.
+    """
 
     name: str
     entry: CacheEntry | None
@@ -47,6 +50,7 @@ def plan(found: DiskState, alive: frozenset[str], boot_id: str) -> Repair:
     """Decide. `alive` are the lease files whose holder still runs; a lease of another boot has no holder."""
     whole = tuple(one.entry for one in found.entries if one.entry is not None and _is_whole(one))
     keys = {entry.key for entry in whole}
+    digests = {entry.digest for entry in whole}
     leases = {
         name: lease
         for name, lease in found.leases.items()
@@ -55,7 +59,7 @@ def plan(found: DiskState, alive: frozenset[str], boot_id: str) -> Repair:
     objects = {
         name: record
         for name, record in found.objects.items()
-        if record is not None and (f"{record.get('digest', '')}.sif" in keys or record.get("kind") == "pointer")
+        if record is not None and (str(record.get("digest", "")) in digests or record.get("kind") == "pointer")
     }
     return Repair(
         entries=whole,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache_manager import __version__, updatead
+from cache_manager.abilities import Abilities
 from cache_manager.broker import Broker
 from cache_manager.cache import Cache
 from cache_manager.protocol import Header
-from cache_manager.runtime import Abilities
 from cache_manager.server import Report, block_of, read_request
 from cache_manager.settings import Settings
 from cache_manager.status import StatusError
@@ -35,7 +35,7 @@ class Reports:
         broker: Broker,
         cache: Cache,
         settings: Callable[[], Settings],
-        abilities: Abilities,
+        abilities: Callable[[], Abilities],
         condition: Callable[[], Condition],
     ) -> None:
         self._broker = broker
@@ -52,7 +52,7 @@ class Reports:
 
     async def _status(self, _header: Header, _body: bytes) -> dict[str, Any]:
         cache, settings = self._cache, self._settings()
-        usage, condition = cache.usage, self._condition()
+        usage, condition, abilities = cache.usage, self._condition(), self._abilities()
         try:
             free: int | None = cache.store.room().free_bytes
         except OSError:
@@ -77,9 +77,11 @@ class Reports:
             "evictions": cache.counters.evictions,
             "fetched_bytes": cache.counters.fetched_bytes,
             "quarantined": cache.counters.quarantined,
-            "runtime": self._abilities.runtime,
-            "can_use_sif": self._abilities.can_use_sif,
-            "can_use_sandbox": self._abilities.can_use_sandbox,
+            "runtime": abilities.runtime,
+            "can_use_sif": abilities.can_use_sif,
+            "can_use_sandbox": abilities.can_use_sandbox,
+            "abilities_tried": abilities.tried,
+            "why_not": abilities.why_not,
             "fetches": self._broker.fetcher.under_way(),
             "sources": [without_secrets(base) for base in settings.sif_sources],
             "cvmfs_repositories": list(settings.cvmfs_repositories),

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import shutil
 import subprocess
-from dataclasses import dataclass
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
+
+from cache_manager import probe
+from cache_manager.abilities import Abilities, Ran, judge
 
 log = logging.getLogger(__name__)
 
 TEST_S: Final = 60.0
 """A test that takes longer says nothing: the disk may be busy."""
 
-KNOWN_GOOD: Final = ("singularity_test_sandbox", "/exit_37", 37)
-"""HTCondor's own test image below LIBEXEC, its program, and how that ends."""
+RETRY_S: Final = 600.0
+"""How often an EP that cannot run something is tried again: what is missing may have been installed."""
+
+KNOWN_GOOD: Final = "singularity_test_sandbox"
+"""HTCondor's own test image below LIBEXEC; its program is called as ours, and ends as ours."""
 
 NAMES: Final = ("apptainer", "singularity")
 _FUSE: Final = ("squashfuse_ll", "squashfuse")
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What this EP can run, and why not, if it cannot."""
-
-    runtime: str
-    can_use_sif: bool
-    can_use_sandbox: bool
-    why_not: str = ""
+_OPTIONS: Final = frozenset({"--userns", "-u"})
+"""What HTCondor gives the runtime for jobs, as far as it decides whether an image runs."""
 
 
 def find(configured: str, condor_knob: str) -> str:
@@ -40,8 +41,13 @@ def find(configured: str, condor_knob: str) -> str:
     return next((path for path in map(shutil.which, NAMES) if path), "")
 
 
-def abilities(runtime: str) -> Abilities:
-    """Return what the runtime can run, by what it needs for that.
+def telling_options(arguments: str) -> tuple[str, ...]:
+    """Return those of SINGULARITY_EXTRA_ARGUMENTS that decide whether an image runs."""
+    return tuple(word for word in arguments.replace('"', " ").split() if word in _OPTIONS)
+
+
+def assumed(runtime: str) -> Abilities:
+    """Return what the runtime can probably run, by what it needs for that.
 
     A SIF is mounted by a set-uid starter or through FUSE; without either, each job would unpack it into its own
     directory, which counts as unable.
@@ -89,60 +95,156 @@ def _missing_for_fuse() -> str:
     return ""
 
 
-class Tester:
-    """Starts an image once, as the manager's user, before a job does.
+class Runtime:
+    """The runtime of this EP and what it was seen to run, as the manager's user. Methods block.
 
-    A failure counts only where an image that is known to be good does start: else it is the EP's, or this user's, and
-    says nothing of the image. Methods block.
+    `locate` says which program it is now; `libexec` is HTCondor's, `home` a directory for all that the runtime keeps:
+    $HOME is small, and not ours.
     """
 
-    def __init__(self, runtime: str, libexec: str, home: str) -> None:
-        self._runtime = runtime
-        self._known_good = Path(libexec) / KNOWN_GOOD[0]
+    def __init__(self, locate: Callable[[], str], libexec: str, home: str, options: Iterable[str] = ()) -> None:
+        self._locate = locate
+        self._libexec = libexec
         self._home = home
-        self._can_tell: bool | None = None
+        self._options = tuple(options)
+        self._lock = threading.Lock()
+        self._program: tuple[int, ...] = ()
+        self._tried_at = 0.0
+        self._abilities = assumed(locate())
+
+    @property
+    def abilities(self) -> Abilities:
+        """What can be run here: as it was tried, else as it is assumed."""
+        return self._abilities
+
+    def look(self, now: float) -> bool:
+        """Try what can be run, if that is not known of this program; return whether something changed.
+
+        What cannot be run is tried again from time to time.
+        """
+        with self._lock:
+            runtime, before = self._locate(), self._abilities
+            program = _identity(runtime)
+            able = before.can_use_sif and before.can_use_sandbox
+            known = before.tried and runtime == before.runtime and program == self._program
+            if known and (able or 0 <= now - self._tried_at < RETRY_S):
+                return False
+            self._program, self._tried_at = program, now
+            self._abilities = self._try(assumed(runtime))
+            if self._abilities != before:
+                _tell(self._abilities)
+            return self._abilities != before
+
+    def _try(self, one: Abilities) -> Abilities:
+        """Run the smallest images; what is assumed stays where there is no place for them."""
+        machine = platform.machine()
+        if not one.runtime:
+            return one
+        try:
+            with tempfile.TemporaryDirectory(prefix="probe-", dir=self._home, ignore_cleanup_errors=True) as place:
+                condors = Path(self._libexec or "/nowhere") / KNOWN_GOOD
+                is_there = (condors / probe.PROGRAM).exists()
+                sandbox = self._run_probe(one, condors if is_there else _write_sandbox(Path(place), machine))
+                sif = self._run_probe(one, _write_sif(Path(place), machine))
+        except OSError as error:
+            log.warning("%s: not tried out: %s", one.runtime, error)
+            return one
+        return judge(one, sif, sandbox)
+
+    def _run_probe(self, one: Abilities, image: Path | None) -> Ran:
+        """Have the probe run. Without -s: only an informational line says that the image was unpacked for it."""
+        if image is None:
+            return Ran(None)
+        return self._run(one.runtime, "--nocolor", "exec", "-C", *self._options, str(image), f"/{probe.PROGRAM}")
 
     def why_not(self, image: str) -> str:
-        """Return why the image does not start; empty if it does, or if that cannot be told here."""
-        if not self._runtime or not self._is_able():
-            return ""
-        status, said = self._run("test", "-C", image)
-        if status == 0:
-            return ""
-        return " ".join(said.split())[-300:] or f"exit status {status}" if status is not None else ""
+        """Return why the image does not start; empty if it does, or if that cannot be told here.
 
-    def _is_able(self) -> bool:
-        if self._can_tell is None:
-            status, said = self._run("exec", "-C", str(self._known_good), KNOWN_GOOD[1])
-            self._can_tell = status == KNOWN_GOOD[2]
-            if not self._can_tell:
-                log.warning(
-                    "images are not tested before their first use: %s: %s", self._known_good, said.strip()[-300:]
-                )
-        return self._can_tell
-
-    def _run(self, *words: str) -> tuple[int | None, str]:
-        """Return exit status and what was said; None for one that took too long.
-
-        All that the runtime keeps goes below our root: $HOME is small, and not ours.
+        It is blamed only where the smallest image of its form does start: else it is the EP's fault, or this user's.
         """
-        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": self._home, "LANG": "C.UTF-8"}
+        if not self._abilities.tried:
+            self.look(0.0)
+        one = self._abilities
+        able = one.can_use_sandbox if Path(image).is_dir() else one.can_use_sif
+        if not (one.tried and able):
+            return ""
+        ran = self._run(one.runtime, "-s", "test", "-C", image)
+        if ran.status == 0 or ran.status is None:
+            return ""
+        return " ".join(ran.said.split())[-300:] or f"exit status {ran.status}"
+
+    def environment(self, home: str) -> dict[str, str]:
+        """Return the environment in which all that the runtime keeps lies below `home`, and no secret of ours is."""
+        found = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", "HOME": home, "TMPDIR": home}
         for name in ("APPTAINER_CACHEDIR", "APPTAINER_TMPDIR", "SINGULARITY_CACHEDIR", "SINGULARITY_TMPDIR"):
-            environment[name] = self._home
+            found[name] = home
+        return found
+
+    def unpack_command(self, image: str, target: str) -> list[str]:
+        """Return the command that makes the directory `target` of a SIF, in whatever way the runtime does it."""
+        return [self._abilities.runtime, "-s", "build", "--sandbox", target, image]
+
+    def search_path(self) -> str:
+        """Return where the programs are that the runtime calls."""
+        prefix = Path(self._abilities.runtime or "/usr/bin/none").resolve().parent.parent
+        beside = (prefix / "libexec" / name / "bin" for name in NAMES)
+        return ":".join([os.environ.get("PATH", "/usr/bin:/bin"), *map(str, beside), "/usr/sbin", "/sbin"])
+
+    def _run(self, runtime: str, *words: str) -> Ran:
+        """Return how the runtime ended; status None for what took too long."""
         try:
             done = subprocess.run(
-                [self._runtime, "-s", *words],
+                [runtime, *words],
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env=environment,
+                env=self.environment(self._home),
                 cwd="/",
                 timeout=TEST_S,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return None, "not done in time"
+            return Ran(None, "not done in time")
         except OSError as error:
-            return -1, str(error)
-        return done.returncode, done.stderr
+            return Ran(-1, str(error))
+        return Ran(done.returncode, done.stderr)
+
+
+def _identity(program: str) -> tuple[int, ...]:
+    """Return what changes when another program is put in place."""
+    try:
+        found = os.stat(program)  # noqa: PTH116 - follows links, like who starts it
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _tell(one: Abilities) -> None:
+    can = [name for name, able in (("SIFs", one.can_use_sif), ("directories", one.can_use_sandbox)) if able]
+    log.info("%s runs %s here%s", one.runtime or "no runtime", " and ".join(can) or "nothing", _because(one.why_not))
+
+
+def _because(why: str) -> str:
+    return f" ({why})" if why else ""
+
+
+def _write_sandbox(place: Path, machine: str) -> Path | None:
+    """Make the directory in which the probe runs. None for an architecture that it is not made for."""
+    if not probe.is_known(machine):
+        return None
+    top = place / "sandbox"
+    for name in probe.DIRECTORIES:
+        (top / name).mkdir(parents=True)
+    (top / probe.PROGRAM).write_bytes(probe.program(machine))
+    (top / probe.PROGRAM).chmod(0o755)
+    return top
+
+
+def _write_sif(place: Path, machine: str) -> Path | None:
+    if not probe.is_known(machine):
+        return None
+    path = place / "probe.sif"
+    path.write_bytes(probe.sif(machine))
+    return path

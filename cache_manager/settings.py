@@ -28,6 +28,9 @@ OTHER_KNOBS: Final = (
 )
 """What HTCondor itself reads with our prefix."""
 
+LEAST_MEMORY_BYTES: Final = 256_000_000
+"""The container runtime reserves half of that before it begins."""
+
 _T = TypeVar("_T")
 _QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _SIZES: Final = {"": 1, "b": 1} | {
@@ -61,6 +64,20 @@ def _patience(text: str) -> float:
     if seconds == 0:
         raise ValueError("is no time at all (0 s)")
     return seconds
+
+
+def _memory(text: str) -> int:
+    size = parse_size(text)
+    if size < LEAST_MEMORY_BYTES:
+        raise ValueError(f"is less than unpacking takes (256 MB): {text!r}")
+    return size
+
+
+def _some(text: str) -> int:
+    number = _count(text)
+    if number == 0:
+        raise ValueError("is nothing to work with (0)")
+    return number
 
 
 def parse_time(text: str) -> float:
@@ -191,6 +208,12 @@ class Settings:
     )
     stall_timeout_s: float = _knob("STALL_TIMEOUT", "60s", _patience, "no bytes for so long end a transfer")
     allow: tuple[str, ...] = _knob("ALLOW", "*", _words, "globs of the image references that may run")
+    convert_memory_bytes: int = _knob(
+        "CONVERT_MEMORY", "512 MB", _memory, "memory of each process that unpacks an image; 256 MB at least"
+    )
+    convert_cpus: int = _knob(
+        "CONVERT_CPUS", "1", _some, "processors for unpacking, at the lowest priority, one image at a time"
+    )
     messages: str = _knob(
         "MESSAGES",
         "always",

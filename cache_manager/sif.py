@@ -68,3 +68,47 @@ def _what_it_is(head: bytes) -> str:
     if text.startswith(b"{"):
         return "a JSON document"
     return "its magic is missing"
+
+
+_DESCRIPTOR: Final = struct.Struct("<i?IIIqqqqqqq128sii")
+_DESCRIPTOR_BYTES: Final = 585
+_MOST_DESCRIPTORS: Final = 1000
+_PARTITION, _SQUASHFS, _PRIMARY = 0x4004, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Where a part of a SIF lies in the file."""
+
+    offset: int
+    size_bytes: int
+
+
+def table_of(head: bytes) -> Partition:
+    """Return where the descriptors lie of a SIF whose header was read by `parse_header`."""
+    _, _, _, _, _, _, _, _, total, table_at, _, _, _ = _HEADER.unpack_from(head)
+    return Partition(table_at, min(total, _MOST_DESCRIPTORS) * _DESCRIPTOR_BYTES)
+
+
+def root_squashfs(table: bytes) -> Partition | None:
+    """Return the image's file system if that is one squashfs and nothing lies over it; None for any other SIF."""
+    found = []
+    for at in range(0, len(table) - _DESCRIPTOR_BYTES + 1, _DESCRIPTOR_BYTES):
+        kind, used, _, _, _, offset, size, *_, file_system, use = _DESCRIPTOR.unpack_from(table, at)
+        if used and kind == _PARTITION:
+            found.append((Partition(offset, size), file_system, use))
+    if len(found) == 1 and found[0][1:] == (_SQUASHFS, _PRIMARY) and found[0][0].offset > 0:
+        return found[0][0]
+    return None
+
+
+_SUPERBLOCK: Final = struct.Struct("<4sIIIIHHHHHHQQ")
+SUPERBLOCK_BYTES: Final = _SUPERBLOCK.size
+
+
+def squashfs_counts(superblock: bytes) -> tuple[int, int] | None:
+    """Return how many files a squashfs has and how many bytes it takes packed; None if it is none."""
+    if len(superblock) < _SUPERBLOCK.size:
+        return None
+    magic, files, *_, packed = _SUPERBLOCK.unpack_from(superblock)
+    return (files, packed) if magic == b"hsqs" and packed >= 0 else None

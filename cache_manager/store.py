@@ -6,14 +6,17 @@ Evict: renamed into `trash`, then removed. Every step may be repeated. Nothing h
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import shutil
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
+from weakref import WeakValueDictionary
 
 from cache_manager import disk
 from cache_manager.entry import CacheEntry, read_object
@@ -38,6 +41,8 @@ class Staging:
     def __init__(self, directory: Path, grow: Callable[[int], None]) -> None:
         self.directory = directory
         self.size_bytes = 0
+        self.taken_bytes = 0
+        """What all of it takes on disk, as last counted by who unpacks it; 0 if nobody does."""
         self.head = b""
         self._grow = grow
         self._granted = 0
@@ -101,6 +106,7 @@ class Store:
     def __init__(self, layout: CacheLayout) -> None:
         self.layout = layout
         self.root = Path(layout.root)
+        self._stagings: WeakValueDictionary[str, Staging] = WeakValueDictionary()
 
     def prepare(self) -> None:
         """Make the directories. Raises StatusError (CACHE_UNUSABLE) for a root that others could write to."""
@@ -140,10 +146,9 @@ class Store:
         try:
             record = directory / RECORD
             entry = CacheEntry.from_json(_read(record), record.stat().st_mtime)
-            image = (directory / IMAGE).lstat()
         except (OSError, ValueError):
             return FoundEntry(directory.name, None, -1)
-        return FoundEntry(directory.name, entry, image.st_size)
+        return FoundEntry(directory.name, entry, _image_bytes(directory / IMAGE, entry.format))
 
     def repair(self, repair: Repair) -> None:
         """Apply what reconcile planned; empty the trash, and the quarantine: its bytes are counted by nobody now."""
@@ -163,7 +168,8 @@ class Store:
         """Open a place for an image that comes in."""
         directory = self._staging_dir(nonce)
         directory.mkdir(mode=0o755)
-        return Staging(directory, grow)
+        staging = self._stagings[nonce] = Staging(directory, grow)
+        return staging
 
     def commit(self, staging: Staging, describe: Callable[[int, int], CacheEntry]) -> CacheEntry:
         """Publish a finished image; `describe` makes its record from the bytes and inodes that it takes.
@@ -179,7 +185,7 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         record.chmod(0o644)
-        _sync(directory)
+        _sync(directory, everything=entry.format == "sandbox")
         target = Path(self.layout.entries) / entry.key
         if self.is_whole(entry):
             self.discard(directory)
@@ -231,26 +237,26 @@ class Store:
         return target
 
     def image_bytes(self, key: str) -> int:
-        """Return the size of an entry's image, -1 if there is none."""
-        try:
-            return os.lstat(self.layout.image(key)).st_size
-        except OSError:
-            return -1
+        """Return the size of an entry's image, -1 if there is none of its format."""
+        return _image_bytes(Path(self.layout.image(key)), key.partition(".")[2])
 
     def is_whole(self, entry: CacheEntry) -> bool:
-        """Whether an entry's record is there and its image has its size."""
+        """Whether an entry's record is there, and its image: a file of its size, or a directory."""
         try:
             os.lstat(self.layout.entries / entry.key / RECORD)
         except OSError:
             return False
-        return self.image_bytes(entry.key) == entry.size_bytes
+        found = self.image_bytes(entry.key)
+        return found >= 0 if entry.format == "sandbox" else found == entry.size_bytes
 
     def staged_bytes(self, nonce: str) -> int:
         """Return how much of an image that comes in is on disk."""
+        staging = self._stagings.get(nonce)
         try:
-            return os.lstat(self._staging_dir(nonce) / IMAGE).st_blocks * 512
+            written = os.lstat(self._staging_dir(nonce) / IMAGE).st_blocks * 512
         except OSError:
-            return 0
+            written = 0
+        return max(written, staging.taken_bytes if staging else 0)
 
     def touch(self, key: str, now: float) -> None:
         """Remember the last use of an entry."""
@@ -312,17 +318,39 @@ def _read_object(path: Path) -> dict[str, str | float] | None:
     return record if isinstance(record.get("url"), str) else None
 
 
-def _sync(directory: Path) -> None:
+def _image_bytes(image: Path, kind: str) -> int:
+    try:
+        found = image.lstat()
+    except OSError:
+        return -1
+    fits = stat.S_ISDIR(found.st_mode) if kind == "sandbox" else stat.S_ISREG(found.st_mode)
+    return found.st_size if fits else -1
+
+
+def _sync(directory: Path, *, everything: bool = False) -> None:
+    """Sync a directory, or everything on its file system: thousands of files one by one would take minutes."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        if everything:
+            _sync_file_system(descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _sync_file_system(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def _remove(path: Path) -> None:
     """Remove a tree, also one with directories that forbid it to their owner."""
     if path.is_dir() and not path.is_symlink():
+        with suppress(PermissionError):
+            shutil.rmtree(path)
+            return
         path.chmod(0o700)
         for top, directories, _ in os.walk(path):
             for name in directories:

@@ -12,7 +12,18 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
-CONTRACT: Final = {"text", "status", "reference", "layout", "protocol", "sif", "updatead", "outcome"}
+CONTRACT: Final = {
+    "text",
+    "status",
+    "reference",
+    "layout",
+    "protocol",
+    "sif",
+    "updatead",
+    "outcome",
+    "probe",
+    "abilities",
+}
 CORE: Final = {
     "health",
     "jobad",
@@ -35,7 +46,18 @@ SOURCES: Final = {
     "sources.cvmfs_child",
     "sources.stratum",
 }
-EDGES: Final = {"store", "runtime", "disk", "processes", "helper", "configuration", "client"}
+EDGES: Final = {
+    "store",
+    "runtime",
+    "limited",
+    "limited_child",
+    "unpacker",
+    "disk",
+    "processes",
+    "helper",
+    "configuration",
+    "client",
+}
 MANAGER: Final = {"cache", "fetcher", "locator", "broker", "advertise", "server", "reports", "manager", "checkup"}
 TOOLS: Final = {
     "__main__",
@@ -76,7 +98,7 @@ THIRD_PARTY: Final = {
 }
 """Where each may be imported; htcondor2 only in the configuration's child, which is a text."""
 
-STARTS_PROCESSES: Final = {"helper", "runtime", "configuration", "commands.config"}
+STARTS_PROCESSES: Final = {"helper", "runtime", "limited", "unpacker", "configuration", "commands.config"}
 
 _C_MODULES: Final = {"_signal", "_socket", "posix", "select", "sys", "time"}
 HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test"}}
@@ -177,9 +199,10 @@ def test_the_hook_imports_nothing_that_costs_time(name: str, allowed: set[str]) 
     assert found <= allowed
 
 
-def test_the_cvmfs_child_imports_nothing_of_ours() -> None:
+@pytest.mark.parametrize("name", ["sources.cvmfs_child", "limited_child"])
+def test_a_child_that_is_a_program_imports_nothing_of_ours(name: str) -> None:
     """It is run by its path, without the packages."""
-    found = {imported.partition(".")[0] for imported in imports(MODULES["sources.cvmfs_child"])}
+    found = {imported.partition(".")[0] for imported in imports(MODULES[name])}
     assert found <= set(sys.stdlib_module_names)
 
 

@@ -63,6 +63,7 @@ def _print(state: dict[str, Any]) -> None:
         ("answers", f"{state['hits']} hits, {state['misses']} misses, {state['evictions']} evictions"),
         ("fetched", human_bytes(state["fetched_bytes"])),
         ("runtime", f"{state['runtime'] or 'none'} ({', '.join(abilities) or 'nothing'})"),
+        ("not run", state["why_not"]),
         ("CVMFS", " ".join(state["cvmfs_repositories"])),
         ("SIF sources", " ".join(state["sources"]) or "none"),
     ]
@@ -82,4 +83,5 @@ def _fetch_row(one: dict[str, Any]) -> tuple[str, ...]:
     rate = one["bytes"] / max(one["seconds"], 0.1)
     done = human_bytes(one["bytes"]) + (f" of {human_bytes(one['of_bytes'])}" if one["of_bytes"] else "")
     left = f"{(one['of_bytes'] - one['bytes']) / rate:.0f} s" if one["of_bytes"] and rate else "?"
-    return (one["name"], one["from"], done, f"{human_bytes(rate)}/s", left, f"{one['waiting']} jobs")
+    name = f"{one['name']} (unpacking)" if one["unpacks"] else one["name"]
+    return (name, one["from"], done, f"{human_bytes(rate)}/s", left, f"{one['waiting']} jobs")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_manager import advertise, updatead
+from cache_manager.abilities import Abilities
 from cache_manager.cache import Counters
 from cache_manager.entry import CacheEntry
-from cache_manager.runtime import Abilities
 from cache_manager.updatead import Literal
 from tests.unit.builders import entry
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cache_manager.entry import CacheEntry
-from cache_manager.fetcher import FAILURE_TTL_S, Fetcher, Wanted
+from cache_manager.fetcher import FAILURE_TTL_S, Fetcher, Runner, Wanted
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources.base import Sink, SourceError
@@ -59,7 +59,7 @@ def fly(tmp_path: Path, test: Callable[[Bench, Fetcher], Coroutine[Any, Any, Non
     """Run a test with a fetcher."""
 
     async def within(bench: Bench) -> None:
-        fetcher = Fetcher(bench.cache, lambda _: why_not, lambda: bench.now)
+        fetcher = Fetcher(bench.cache, Runner(why_not=lambda _: why_not), lambda: bench.now)
         await test(bench, fetcher)
         assert bench.cache.reservations == {}
         assert not any((bench.store.root / "staging").iterdir())

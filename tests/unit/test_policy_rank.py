@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from cache_manager.abilities import Abilities
 from cache_manager.jobad import JobRequest, Machine
-from cache_manager.policy import Ranking, Site, SourceKind, rank
+from cache_manager.policy import Candidate, Ranking, Site, SourceKind, rank, refused
 from cache_manager.reference import ImageReference
 from cache_manager.settings import SettingsError
 from cache_manager.status import HookStatus
@@ -60,7 +63,7 @@ def test_only_what_this_ep_can_run_is_asked_for(
     machine = Machine(has_sif=has_sif, has_sandbox=has_sandbox)
     ranking = rank(request(CVMFS_IMAGE, machine), Site(settings, frozenset({REPOSITORY} if unwell else ())))
     expected = {SANDBOX} if has_sandbox is not False else set()
-    if sources and has_sif is not False:
+    if sources and (has_sif is not False or has_sandbox is not False):
         expected.add(SIF)
     assert {one.source for one in ranking.candidates} == expected
     if not expected:
@@ -69,6 +72,62 @@ def test_only_what_this_ep_can_run_is_asked_for(
         assert ranking.verdict.message.startswith("htc/rocky:9: ")
         assert not ranking.verdict.status.holds
     assert len(ranking.skipped) >= 2 - len(expected)
+
+
+BOTH = Abilities("apptainer", can_use_sif=True, can_use_sandbox=True, tried=True)
+DIRECTORIES = replace(BOTH, can_use_sif=False, why_not="SIFs: no squashfuse")
+NEITHER = replace(DIRECTORIES, can_use_sandbox=False, why_not="no user namespaces")
+ONLY_SIFS = replace(BOTH, can_use_sandbox=False)
+
+
+@pytest.mark.parametrize("text", [CVMFS_IMAGE, "https://host.example/x.sif"])
+@pytest.mark.parametrize(
+    ("abilities", "machine", "formats"),
+    [
+        (BOTH, Machine(), ("sif", "sandbox")),
+        (BOTH, Machine(has_sif=True, has_sandbox=True), ("sif", "sandbox")),
+        (BOTH, Machine(has_sif=False), ("sandbox",)),
+        (DIRECTORIES, Machine(), ("sandbox",)),
+        (DIRECTORIES, Machine(has_sif=True, has_sandbox=True), ("sandbox",)),
+        (ONLY_SIFS, Machine(), ("sif",)),
+        (ONLY_SIFS, Machine(has_sandbox=True), ("sif", "sandbox")),
+        (NEITHER, Machine(has_sandbox=True), ("sandbox",)),
+        (NEITHER, Machine(), ()),
+        (NEITHER, Machine(has_sif=True, has_sandbox=False), ()),
+    ],
+)
+def test_a_sif_is_unpacked_where_only_directories_run(
+    text: str, abilities: Abilities, machine: Machine, formats: tuple[str, ...]
+) -> None:
+    """HTCondor's HasSIF is true also where each job would unpack its own: what was tried here counts."""
+    site = Site(knobs(SIF_SOURCES="https://one.example/v2", PREFER="sif"), abilities=abilities)
+    ranking = rank(request(text, machine), site)
+    if formats:
+        assert {one.formats for one in ranking.candidates} == {formats}
+        assert {one.unpack for one in ranking.candidates} == {"sif" not in formats}
+    else:
+        assert ranking.verdict is not None
+        assert ranking.verdict.status is HookStatus.NO_CONTAINER_RUNTIME
+        assert "no user namespaces" in ranking.verdict.message
+
+
+@pytest.mark.parametrize(
+    ("formats", "directory", "words"),
+    [
+        (("sif", "sandbox"), True, ""),
+        (("sif", "sandbox"), False, ""),
+        (("sandbox",), True, ""),
+        (("sandbox",), False, "cannot run SIF files"),
+        (("sif",), True, "cannot run image directories"),
+        (("sif",), False, ""),
+    ],
+)
+def test_what_is_not_fetched_is_not_unpacked(formats: tuple[str, ...], words: str, *, directory: bool) -> None:
+    """A file of the job's, or of the EP's, is never taken into the cache."""
+    candidate = Candidate(SourceKind.LOCAL, ImageReference.parse("/srv/x.sif"), formats=formats)
+    said = refused(candidate, directory=directory)
+    assert words in said
+    assert bool(words) == bool(said)
 
 
 @pytest.mark.parametrize(
