@@ -137,7 +137,7 @@ def _rank_image(image: ImageReference, request: JobRequest, site: Site) -> Ranki
     formats = _formats(request, site)
     usable = []
     for candidate in candidates:
-        unable = _unable(candidate, formats, site.abilities.why_not)
+        unable = _unable(candidate, formats, site.abilities.why_not if site.abilities.tried else "")
         if unable:
             skipped.append(unable)
         else:
@@ -171,9 +171,9 @@ def _formats(request: JobRequest, site: Site) -> tuple[str, ...]:
     """Return what this EP runs, the first choice first.
 
     HTCondor's word on directories is a trial like ours, as who starts the jobs; its HasSIF counts as well where it is
-    false, but says true also where each job would unpack its SIF.
+    false, but says true also where each job would unpack its SIF. What we did not try refuses nothing.
     """
-    machine, able = request.machine, site.abilities
+    machine, able = request.machine, site.abilities if site.abilities.tried else UNKNOWN
     has_sandbox = able.can_use_sandbox if machine.has_sandbox is None else machine.has_sandbox
     has_sif = able.can_use_sif and machine.has_sif is not False
     return tuple(one for one, runs in (("sif", has_sif), ("sandbox", has_sandbox)) if runs)

@@ -93,6 +93,7 @@ ONLY_SIFS = replace(BOTH, can_use_sandbox=False)
         (ONLY_SIFS, Machine(has_sandbox=True), ("sif", "sandbox")),
         (NEITHER, Machine(has_sandbox=True), ("sandbox",)),
         (NEITHER, Machine(), ()),
+        (replace(NEITHER, tried=False), Machine(), ("sif", "sandbox")),
         (NEITHER, Machine(has_sif=True, has_sandbox=False), ()),
     ],
 )
