@@ -66,8 +66,8 @@ class Manager:
         unpacker = Unpacker(self.runtime, lambda: self.settings)
         runner = Runner(lambda: self.runtime.abilities, self.runtime.why_not, unpacker.unpack)
         self.broker = Broker(self.cache, lambda: self.settings, runner)
-        if knobs.get("SINGULARITY_RUN_TEST_BEFORE_JOB", "true").lower() not in {"false", "0"}:
-            self.broker.runtime = self.runtime.abilities.runtime
+        self._tests_before_jobs = knobs.get("SINGULARITY_RUN_TEST_BEFORE_JOB", "true").lower() not in {"false", "0"}
+        self._tell_runtime()
         self.health = Health()
         reports = Reports(self.broker, self.cache, lambda: self.settings, runner.abilities, self._condition).verbs
         self.server = Server(self.broker, reports, lambda: updatead.render(self._attributes()), self._judged)
@@ -210,7 +210,11 @@ class Manager:
     async def _try_runtime(self) -> None:
         """See what runs here, at the start and when the runtime is another one."""
         if await asyncio.to_thread(self.runtime.look, time.time()):
+            self._tell_runtime()
             self._changed()
+
+    def _tell_runtime(self) -> None:
+        self.broker.runtime = self.runtime.abilities.runtime if self._tests_before_jobs else ""
 
     async def _reload(self) -> None:
         if self._root_trouble:

@@ -137,7 +137,7 @@ def _rank_image(image: ImageReference, request: JobRequest, site: Site) -> Ranki
     formats = _formats(request, site)
     usable = []
     for candidate in candidates:
-        unable = _unable(candidate, formats, site.abilities.why_not if site.abilities.tried else "")
+        unable = _unable(candidate, formats, site.abilities)
         if unable:
             skipped.append(unable)
         else:
@@ -179,13 +179,15 @@ def _formats(request: JobRequest, site: Site) -> tuple[str, ...]:
     return tuple(one for one, runs in (("sif", has_sif), ("sandbox", has_sandbox)) if runs)
 
 
-def _unable(candidate: Candidate, formats: tuple[str, ...], why_not: str) -> str:
+def _unable(candidate: Candidate, formats: tuple[str, ...], abilities: Abilities) -> str:
     """Return why this EP cannot run what the candidate has, not even unpacked; empty if it can, or does not say."""
-    because = f" ({why_not})" if why_not else ""
+    because = f" ({abilities.why_not})" if abilities.tried and abilities.why_not else ""
     if not formats:
         return f"{candidate.source.value}: this EP cannot run container images{because}"
     if candidate.source is SourceKind.CVMFS and "sandbox" not in formats:
         return f"{candidate.source.value}: this EP cannot run image directories{because}"
+    if candidate.source in {SourceKind.TREE, SourceKind.URL} and "sif" not in formats and not abilities.runtime:
+        return f"{candidate.source.value}: this EP cannot run SIF files, and has nothing to unpack them"
     return ""
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from cache_manager.broker import Broker, Caller, ProbeResult, TestResult
 from cache_manager.cache import Cache
+from cache_manager.fetcher import Runner
 from cache_manager.jobad import JobRequest
 from cache_manager.lease import Holder
 from cache_manager.locator import Locator
@@ -395,7 +396,7 @@ def test_what_a_jobs_user_says_of_an_image_costs_that_job_alone(  # noqa: PLR091
 
     async def test(bench: Bench) -> None:
         settings = knobs(SIF_SOURCES=TREES)
-        broker = Broker(bench.cache, lambda: settings, lambda path: ours if "/entries/" in path else "")
+        broker = Broker(bench.cache, lambda: settings, Runner(why_not=lambda path: ours if "/entries/" in path else ""))
         broker.locator = Places(bench.cache, {SourceKind.CVMFS: HANGS, SourceKind.TREE: SIF}, Delivery())
         broker.runtime = "/usr/bin/apptainer"
         caller = Caller(None, unasked, asyncio.get_running_loop().time() + LIMIT_S, test_image)

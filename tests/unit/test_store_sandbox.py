@@ -21,7 +21,7 @@ from tests.unit.builders import BOOT, entry, key_of
 
 def put(store: Store, name: str) -> CacheEntry:
     """Publish a directory of three files."""
-    staging = store.stage(f"1-{name}", lambda _: None)
+    staging = store.stage("1-1", lambda _: None)
     image = staging.directory / "image"
     (image / "etc").mkdir(parents=True)
     (image / "etc" / "passwd").write_text("x" * 10_000)
@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_a_directory_is_published_with_all_that_it_takes(store: Store) -> None:
     """Its bytes and files on disk are counted, its size is the SIF's."""
-    one = put(store, "htc/rocky:9")
+    one = put(store, "rocky")
     assert (path_of(store, one) / "etc" / "passwd").read_text() == "x" * 10_000
     assert one.inodes == 5  # itself, image, etc, passwd, and the record to come
     assert one.disk_bytes >= 10_000
@@ -74,7 +74,7 @@ def a_link(image: Path) -> None:
 @pytest.mark.parametrize("instead", [nothing, a_file, a_link])
 def test_only_a_directory_is_a_whole_one(store: Store, instead: Callable[[Path], None]) -> None:
     """Whatever else is there is removed at the next start."""
-    one = put(store, "htc/rocky:9")
+    one = put(store, "rocky")
     shutil.rmtree(path_of(store, one))
     instead(path_of(store, one))
     assert not store.is_whole(one)
@@ -84,9 +84,9 @@ def test_only_a_directory_is_a_whole_one(store: Store, instead: Callable[[Path],
 
 def test_a_directory_in_the_place_of_a_sif_is_none(store: Store) -> None:
     """Also one of a convenient size."""
-    one = replace(put(store, "htc/rocky:9"), key=key_of("other"))
+    one = replace(put(store, "rocky"), key=key_of("other"))
     directory = Path(store.layout.entries)
-    (directory / key_of("htc/rocky:9", "sandbox")).rename(directory / one.key)
+    (directory / key_of("rocky", "sandbox")).rename(directory / one.key)
     size = path_of(store, one).lstat().st_size
     one = replace(one, size_bytes=size)
     (directory / one.key / "entry.json").write_text(one.to_json())
@@ -98,14 +98,14 @@ def test_what_is_known_of_its_object_survives_a_restart(tmp_path: Path) -> None:
     """The SIF's digest leads to the directory, for whoever can run one."""
 
     def test(bench: Bench) -> None:
-        one = put(bench.store, "htc/rocky:9")
+        one = put(bench.store, "rocky")
         located = Located(url=one.origin)
         bench.cache.add(one, located, 1000.0)
         bench.cache.load()
         assert bench.cache.find(located) == one
         assert bench.cache.find(located, ("sandbox",)) == one
         assert bench.cache.find(located, ("sif",)) is None
-        sif = bench.put("htc/rocky:9", url=one.origin)
+        sif = bench.put("rocky", url=one.origin)
         assert bench.cache.find(located, ("sif", "sandbox")) == sif
         assert bench.cache.find(Located(url="x", digest=one.digest), ("sandbox",)) == one
 
@@ -115,7 +115,7 @@ def test_what_is_known_of_its_object_survives_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o000, 0o500, 0o755])
 def test_it_is_removed_whatever_the_modes_in_it(store: Store, mode: int) -> None:
     """A SIF may hold anything."""
-    one = put(store, "htc/rocky:9")
+    one = put(store, "rocky")
     (path_of(store, one) / "etc").chmod(mode)
     trashed = store.evict(one.key)
     assert trashed is not None
