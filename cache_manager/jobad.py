@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from posixpath import join, normpath
 from typing import Final
 
 import classad2
@@ -21,12 +22,17 @@ from cache_manager.text import printable
 _LINE = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(?!=)(.*)$", re.MULTILINE)
 _BLANK: Final = " \t\r"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORD = re.compile(r"(?<!\d)([A-Za-z_][A-Za-z0-9_]*)[ \t]*(\(?)")
+_NO_ATTRIBUTES: Final = frozenset({"true", "false", "undefined", "error", "is", "isnt", "my", "parent"})
 _SIMPLE_STRING = re.compile(r'"([^"\\]*)"')
 _INTEGER = re.compile(r"-?\d{1,18}")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _OF_TARGET = re.compile(r"\btarget\s*\.\s*[A-Za-z_][A-Za-z0-9_]*", re.IGNORECASE)
 MAX_EXPRESSION: Final = 16 * 1024
 """Longer expressions are not evaluated: classad2 descends into them, and the stack ends before they do."""
+
+BY_EP: Final = " (its value on this EP)"
+"""Stands behind the name of an attribute that may have another value on another EP."""
 
 _VANILLA: Final = 5
 
@@ -93,14 +99,22 @@ class Ad:
         text = _OF_TARGET.sub(" ", _QUOTED.sub(" ", self.text_of(name)))
         return {word.lower() for word in _NAME.findall(text)} & self._values.keys()
 
-    def _words(self, name: str) -> set[str]:
-        """Return the names in an attribute's expression."""
-        return {word.lower() for word in _NAME.findall(_QUOTED.sub("", self.text_of(name)))}
+    def asks(self, name: str) -> bool:
+        """Whether the attribute may have another value on another EP: its expression looks beyond this ad."""
+        seen: set[str] = set()
+        fresh = {name.lower()}
+        while fresh:
+            seen |= fresh
+            words = {word for one in fresh for word in self._words(one)}
+            if not words <= self._values.keys():
+                return True
+            fresh = words - seen
+        return False
 
-    def asks(self, name: str, target: Ad) -> bool:
-        """Whether the attribute's expression looks at the target: it may have another value elsewhere."""
-        words = self._words(name)
-        return "target" in words or any(word not in self._values and word in target._values for word in words)
+    def _words(self, name: str) -> set[str]:
+        """Return the attributes that an attribute's expression names, of whichever ad."""
+        found = _WORD.findall(_QUOTED.sub(" ", self.text_of(name)))
+        return {word.lower() for word, is_function in found if not is_function} - _NO_ATTRIBUTES
 
     def is_true(self, name: str, target: Ad | None = None) -> bool:
         """Whether the attribute is true; a number other than 0 counts, as in HTCondor."""
@@ -175,7 +189,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a job asks for. `image` is None if it names none; `leave` says why the job is not ours, if so."""
+    """What a job asks for. `image` is None if it names none; `leave` says why the job is not ours, if so.
+
+    `named_by` is the attribute, with BY_EP behind it if another EP may find another value there.
+    """
 
     image: ImageReference | None = None
     named_by: str = ""
@@ -197,6 +214,8 @@ def read_request(job_text: str, machine_text: str = "", scratch: str = "") -> Jo
     job_id = f"{job.value('ClusterId')}.{job.value('ProcId')}" if job.text_of("ClusterId") else ""
     leave = _why_left(job, machine, machine_ad)
     image, named_by = (None, "") if leave else _named_image(job, machine_ad)
+    if image and image.kind is ReferenceKind.JOB_FILE and not _brings_files(job, machine_ad):
+        image = _where_submitted(image, named_by, job)
     return JobRequest(
         image=image,
         named_by=named_by,
@@ -250,31 +269,60 @@ def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
         value = job.value(name, target)
         if value is Missing.UNDEFINED:
             continue
-        if not isinstance(value, str):
-            wrong = wrong or _no_string(name, value, job.text_of(name), elsewhere=job.asks(name, target))
-            continue
-        if not value:
-            message = f"{name}: names an image by an empty string (0 bytes)"
-            wrong = wrong or StatusError(HookStatus.IMAGE_REFERENCE_INVALID, message)
+        if not isinstance(value, str) or not value:
+            wrong = wrong or _no_string(name, value, job)
             continue
         if "\ufffd" in value:
             raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"{name}: {printable(value)!r} is no UTF-8")
         text = f"docker://{value}" if name == "DockerImage" and "://" not in value else value
-        return ImageReference.parse(text), name
+        if not job.asks(name):
+            return ImageReference.parse(text), name
+        try:
+            return ImageReference.parse(text), name + BY_EP
+        except StatusError as error:
+            raise _only_here(error.message) from None
     if wrong:
         raise wrong
     return None, ""
 
 
-def _no_string(name: str, value: Value, text: str, *, elsewhere: bool) -> StatusError:
-    shown = printable(_QUOTED.sub('"..."', text), 100)  # what it holds may be secret
-    if value is not Missing.ERROR:
-        what = f"is {value} and not a string, so it names no image"
-        return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, f"{name}: {what}")
-    message = f"{name}: its expression evaluates to an error: {shown}"
-    if elsewhere:  # another EP may give it a value
-        return StatusError(HookStatus.NO_CONTAINER_RUNTIME, f"{message} (on this EP)")
-    return StatusError(HookStatus.IMAGE_REFERENCE_INVALID, message)
+def _no_string(name: str, value: Value, job: Ad) -> StatusError:
+    if value is Missing.ERROR:
+        shown = printable(_QUOTED.sub('"..."', job.text_of(name)), 100)  # what it holds may be secret
+        message = f"{name}: its expression evaluates to an error: {shown}"
+    elif isinstance(value, str):
+        message = f"{name}: names an image by an empty string (0 bytes)"
+    else:
+        message = f"{name}: is {value} and not a string, so it names no image"
+    return _only_here(message) if job.asks(name) else StatusError(HookStatus.IMAGE_REFERENCE_INVALID, message)
+
+
+def _only_here(message: str) -> StatusError:
+    """Return the answer to a job whose image has no value on this EP, and may have one on another."""
+    return StatusError(HookStatus.NO_CONTAINER_RUNTIME, f"{message} (on this EP)")
+
+
+def _brings_files(job: Ad, target: Ad) -> bool:
+    """Whether HTCondor transfers the job's files here, as the starter decides; else it runs where it was submitted."""
+    how = job.string("ShouldTransferFiles").upper()
+    if how == "IF_NEEDED":
+        domains = [ad.string("FileSystemDomain").lower() for ad in (job, target)]
+        return not domains[0] or domains[0] != domains[1]
+    return how != "NO"
+
+
+def _where_submitted(image: ImageReference, named_by: str, job: Ad) -> ImageReference:
+    """Return what a relative path means to a job whose files are not transferred: a path below its own directory.
+
+    condor_submit leaves the last part alone in ContainerImage, of an image that it expected to be transferred.
+    """
+    path, whole = image.path, job.string("ContainerImageFullPath")
+    if named_by == "ContainerImage" and whole.rpartition("/")[2] == path:
+        if "://" in whole:
+            return ImageReference.parse(whole)
+        path = whole
+    place = normpath(join(job.string("Iwd"), path))
+    return ImageReference.parse(place) if place.startswith("/") else image
 
 
 def is_left_to_runtime(image: ImageReference) -> bool:

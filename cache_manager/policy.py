@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final
 
 from cache_manager.abilities import UNKNOWN, Abilities
-from cache_manager.jobad import JobRequest, is_left_to_runtime
+from cache_manager.jobad import BY_EP, JobRequest, is_left_to_runtime
 from cache_manager.outcome import Failed, Served
 from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.settings import Settings
@@ -230,7 +230,19 @@ def verdict(
         # the user can mend nothing, and another EP has another default image
         message = f"default image {image.short} of this EP (IMAGE_CACHE_DEFAULT_IMAGE): {main.why}{also}"
         return Verdict(HookStatus.HOOK_INTERNAL_ERROR, message)
+    elsewhere = _why_elsewhere(image, named_by) if status.holds else ""
+    if elsewhere:
+        return Verdict(HookStatus.NO_CONTAINER_RUNTIME, f"{image.short}: {main.why}; {elsewhere}{also}")
     return Verdict(status, f"{image.short}: {main.why}{advice}{also}")
+
+
+def _why_elsewhere(image: ImageReference, named_by: str) -> str:
+    """Return why another EP may run what cannot be had here; empty if none could."""
+    if named_by.endswith(BY_EP):
+        return "on another EP the job's expression may name another image"
+    if image.token:
+        return "asked for without the job's credential, which this EP does not use"
+    return ""
 
 
 def _success(image: ImageReference, served: Served, failures: Sequence[Failed], named_by: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cache_manager.jobad import Machine, is_left_to_runtime, read_request
+from cache_manager.jobad import BY_EP, Machine, is_left_to_runtime, read_request
 from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.status import HookStatus, StatusError
 from tests.unit.builders import REPOSITORY
@@ -29,8 +29,8 @@ CVMFS_IMAGE = f"/cvmfs/{REPOSITORY}/htc/rocky:9"
         ('containerimage = "/srv/c.sif"', "ContainerImage", "/srv/c.sif"),
         (f'SingularityImage = "{CVMFS_IMAGE}/"', "SingularityImage", CVMFS_IMAGE),
         ('ContainerImage = ContainerFile\nContainerFile = "/srv/e.sif"', "ContainerImage", "/srv/e.sif"),
-        ('ContainerImage = strcat("/srv/", TARGET.Arch, ".sif")', "ContainerImage", "/srv/X86_64.sif"),
-        ('ContainerImage = strcat("/srv/", Arch, ".sif")', "ContainerImage", "/srv/X86_64.sif"),
+        ('ContainerImage = strcat("/srv/", TARGET.Arch, ".sif")', "ContainerImage" + BY_EP, "/srv/X86_64.sif"),
+        ('ContainerImage = strcat("/srv/", Arch, ".sif")', "ContainerImage" + BY_EP, "/srv/X86_64.sif"),
     ],
 )
 def test_the_image_is_the_one_that_the_starter_would_take(lines: str, named_by: str, text: str) -> None:
