@@ -101,8 +101,10 @@ class Hook:
         return poll(running, "the hook's interpreter", PATIENCE_S)
 
     def finish(self) -> Answer:
-        """Wait for its end and return its answer, which has to be a valid block."""
+        """Wait for its end and return its answer, which has to be a valid block. A site runs hundreds of hooks."""
         stdout, stderr, status = self.raw()
+        for output in self._outputs:
+            output.close()
         return Answer.of(stdout, stderr, status, time.monotonic() - self._began)
 
     def raw(self) -> tuple[bytes, bytes, int]:

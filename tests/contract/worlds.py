@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Final
@@ -46,13 +46,16 @@ class World:
 
     site: Site
     origin: Origin
-    rocky: Path = field(init=False)
 
     def __post_init__(self) -> None:
         """Put everything where it is looked for."""
         cvmfs = self.site.cvmfs
-        self.rocky = cvmfs.publish("htc/rocky:9")
-        cvmfs.publish("htc/both:1")
+        rocky = cvmfs.publish("htc/rocky:9")
+        for name in ("htc/both:1", "htc/rescued:1", "htc/almalinux:9"):
+            cvmfs.publish(name)
+        cvmfs.link("htc/linked:1", "rocky:9")
+        (cvmfs.top / "htc" / "flat.sif").write_bytes(sif("flat"))
+        (cvmfs.base / "other.example.org" / "x" / "y:1" / "bin").mkdir(parents=True)
         cvmfs.link("htc/dangling:1", f"/cvmfs/{cvmfs.repository}/.images/00/nothing")
         cvmfs.link("htc/outside:1", "/etc")
         cvmfs.link("htc/loop:1", "loop:1")
@@ -60,11 +63,14 @@ class World:
         (cvmfs.base / "empty.example.org").mkdir()
         self._local(self.site.directory / "local")
         self._job(self.site.scratch)
+        (self.site.directory / "local" / "on_cvmfs").symlink_to(rocky)
+        (self.site.directory / "local" / "cvmfs_elsewhere").symlink_to(f"/cvmfs/{cvmfs.repository}/.images/00/nothing")
+        (self.site.scratch / "on_cvmfs.sif").symlink_to(rocky)
         write(self.site.directory / "tree", tree("htc/file:1", sif("file")))
         runtime = self.site.directory / "apptainer"
         runtime.write_text(RUNTIME, encoding="ascii")
         runtime.chmod(0o755)
-        self.origin.routes |= _own()
+        self.origin.routes |= _own() | _unwilling()
         for files in _published():
             self.origin.serve(files)
         self.origin.serve(tree("htc/second:1", HTML, sha256=digest(sif("second")), size=4096), "/broken")
@@ -98,7 +104,6 @@ class World:
             "@ORIGIN@": self.origin.url,
             "@PORT@": str(self.origin.port),
             "@SITE@": str(self.site.directory),
-            "@ROCKY@": f"{self.rocky.parent.name}/{self.rocky.name}",
         }
         for name, value in names.items():
             text = text.replace(name, value)
@@ -141,6 +146,7 @@ def _published() -> list[dict[str, bytes]]:
         tree("htc/large:1", sif("large"), size=10**9),
         tree("htc/other:1", sif(arch=other_arch())),
         tree("htc/half:1", truncated_sif()),
+        tree("htc/rescued:1", truncated_sif()),
         tree("htc/digest:1", sif("another"), sha256=digest(sif("promised"))),
         tree("htc/size:1", sif("size"), size=4095),
         tree("htc/html:1", HTML, sha256=digest(sif("html")), size=4096),
@@ -153,6 +159,17 @@ def _published() -> list[dict[str, bytes]]:
     ]
 
 
+def _unwilling() -> dict[str, Route]:
+    """Return the trees of servers that do not say what they have: not well, busy, closed."""
+    replies = {
+        "ill": Reply(status=503),
+        "busy": Reply(status=429, headers={"Retry-After": "3600"}),
+        "closed": Reply(status=403),
+    }
+    names = ("tree", "second")
+    return {f"/{top}/{ARCH}/htc__{name}__1/latest.txt": reply for top, reply in replies.items() for name in names}
+
+
 def _own() -> dict[str, Route]:
     """Return what jobs name by its URL."""
     large = sif("large", 200_000)
@@ -160,6 +177,7 @@ def _own() -> dict[str, Route]:
         "good.sif": Reply(sif("good")),
         "does_not_start.sif": Reply(sif("dead") + b"DOES NOT START"),
         "query.sif?x=1": Reply(sif("query")),
+        "query.sif?pack=auto&sig=a%3D%3D==": Reply(sif("query2")),
         "moved.sif": Reply(status=302, headers={"Location": "/own/good.sif"}),
         "circle.sif": Reply(status=302, headers={"Location": "/own/circle.sif"}),
         "moved_badly.sif": Reply(status=302, headers={"Location": "gopher://nowhere/"}),
@@ -173,6 +191,7 @@ def _own() -> dict[str, Route]:
         "html_once.sif": [Reply(HTML), Reply(sif("html_once"))],
         "gone.sif": Reply(status=410),
         "403.sif": Reply(status=403),
+        "proxy403.sif": Reply(status=403, headers={"Via": "1.1 squid"}),
         "401.sif": Reply(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'}),
         "html.sif": Reply(HTML),
         "empty.sif": Reply(b""),

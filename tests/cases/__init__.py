@@ -1,0 +1,15 @@
+"""The table of cases: job ad x slot x state of the world -> answer. Run three ways; see case.py."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.cases import ads, held, idle, published, slots, submitted
+from tests.cases.case import Case
+
+NOT_YET: Final = {
+    620: "a transfer's budget begins with 30 s of start-up, which no knob shortens: too long for a test",
+}
+"""Rows of HookStatus that no case reaches yet, and why."""
+
+CASES: Final[tuple[Case, ...]] = (*ads.ROWS, *published.ROWS, *slots.ROWS, *held.ROWS, *idle.ROWS, *submitted.ROWS)

@@ -1,0 +1,3 @@
+"""Rows of jobs as condor_submit makes them."""
+
+ROWS = ()
