@@ -71,6 +71,7 @@ class World:
         runtime.write_text(RUNTIME, encoding="ascii")
         runtime.chmod(0o755)
         self.origin.routes |= _own() | _unwilling()
+        self.origin.routes[f"/v2/{ARCH}/htc__slow__1/latest.txt"] = Reply(f"{VERSION}\n".encode(), gate=Event())
         for files in _published():
             self.origin.serve(files)
         self.origin.serve(tree("htc/second:1", HTML, sha256=digest(sif("second")), size=4096), "/broken")
@@ -144,6 +145,7 @@ def _published() -> list[dict[str, bytes]]:
         tree("htc/plain:1", sif("plain"), manifest=False),
         tree("htc/untagged", sif("untagged"), name="htc/untagged:latest"),
         tree("htc/large:1", sif("large"), size=10**9),
+        tree("htc/dead:1", sif("dead") + b"DOES NOT START"),
         tree("htc/other:1", sif(arch=other_arch())),
         tree("htc/half:1", truncated_sif()),
         tree("htc/rescued:1", truncated_sif()),
