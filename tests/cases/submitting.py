@@ -11,16 +11,18 @@ from tests.contract.doubles import job_ad
 from tests.contract.worlds import BARE, TREE
 
 NO_CVMFS: Final = "CVMFS is not mounted"
+STRICT: Final = {
+    "IMAGE_CACHE_ALLOW": "htc/* ./*",
+    "IMAGE_CACHE_DEFAULT_IMAGE": "htc/nothing:1",
+    "IMAGE_CACHE_MIN_FREE_BYTES": "900 TB",
+}
+"""An EP that refuses."""
+
 SITES: Final[Mapping[str, Mapping[str, str]]] = {
     "mounted": TREE | {"IMAGE_CACHE_DEFAULT_IMAGE": "htc/almalinux:9"},
     "bare": BARE,
     "docker": BARE,
-    "strict": TREE
-    | {
-        "IMAGE_CACHE_ALLOW": "htc/* ./*",
-        "IMAGE_CACHE_DEFAULT_IMAGE": "htc/nothing:1",
-        "IMAGE_CACHE_MIN_FREE_BYTES": "900 TB",
-    },
+    "strict": TREE | STRICT,
 }
 """The knobs of the pools."""
 
