@@ -52,7 +52,7 @@ def bare(demo: Demo) -> Pool:
     return demo.bare
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def root_pool(world: World) -> Iterator[Pool]:
     """Return a pool that root started: daemons as condor, jobs as their owners, the manager as its own user.
 

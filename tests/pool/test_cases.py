@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,6 @@ from tests.cases import CASES
 from tests.cases.case import Case, Submit
 from tests.cases.submitting import STRICT
 from tests.contract.doubles import ARCH, HTML, job_ad, other_arch, sif, tree, truncated_sif, write
-from tests.pool.demo import BARE_KNOBS
 from tests.pool.harness import Job, Pool, poll
 from tests.pool.processes import make_directory
 from tests.pool.world import SANDBOXES, SIFS, VERSION, World
@@ -69,6 +67,12 @@ class Submitted:
         lines = {name: self.fill(value) for name, value in submit.lines.items()}
         inputs = [self.files / file for file in submit.files]
         return self.pools[submit.pool].submit(lines, inputs=inputs, guard=1)[0]
+
+    def remove(self) -> None:
+        """Take the jobs out of the queues: those that are held, and those that are idle for ever."""
+        for name, pool in self.pools.items():
+            ids = [self.jobs[case.name].id for case in ROWS if case.submit and case.submit.pool == name]
+            pool.tool("condor_rm", *ids, user="joe", check=False)
 
     def answer(self, case: Case) -> tuple[int, str]:
         """Return what the row's job was answered: code and message, which is empty for a job that is not touched."""
@@ -124,21 +128,13 @@ def publish(world: World) -> None:
 
 
 @pytest.fixture(scope="module")
-def submitted(world: World, mounted: Pool, bare: Pool) -> Iterator[Submitted]:
-    """Return the jobs of all rows. Those that no EP runs are removed at the end."""
+def submitted(world: World, mounted: Pool, bare: Pool, root_pool: Pool) -> Iterator[Submitted]:
+    """Return the jobs of all rows. What did not run is removed at the end."""
     publish(world)
-    docker = {"HasDocker": "True", "DOCKER": "/bin/false", "STARTD_ATTRS": "$(STARTD_ATTRS) HasDocker"}
-    with ExitStack() as stack:
-        more = {
-            "docker": world.pool("ep-with-docker", BARE_KNOBS | docker, user=None),
-            "strict": world.pool("ep-that-refuses", STRICT | STRICT_KNOBS),
-        }
-        with ThreadPoolExecutor() as threads:
-            list(threads.map(stack.enter_context, more.values()))
-        pools = {"mounted": mounted, "bare": bare} | more
-        yield Submitted(world, pools)
-        for pool in pools.values():
-            pool.tool("condor_rm", "-all", user="root", check=False)
+    with world.pool("ep-that-refuses", STRICT | STRICT_KNOBS) as strict:
+        one = Submitted(world, {"mounted": mounted, "bare": bare, "docker": root_pool, "strict": strict})
+        yield one
+        one.remove()
 
 
 @pytest.mark.parametrize("case", ROWS, **SHOWN)

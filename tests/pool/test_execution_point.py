@@ -9,8 +9,6 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
 from tests.pool.harness import Job, Pool, poll
 from tests.pool.processes import descendants, make_directory
 from tests.pool.world import SIFS, World, image_name
@@ -161,34 +159,6 @@ def test_explain_says_what_the_hook_will_do(bare: Pool, mounted: Pool) -> None:
     assert "WantSandboxImage = true" in said
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        ({"universe": "container", "container_image": f"{SIFS}/alma9.sif", "transfer_container": "false"}, "alma"),
-        (
-            {"universe": "container", "container_image": "/srv/images/sandbox/alma9", "transfer_container": "false"},
-            "alma",
-        ),
-        ({"universe": "container", "container_image": image_name("htc/rocky:9").strip('"')}, "rocky"),
-        (
-            {
-                "universe": "container",
-                "container_image": f"{SIFS}/alma9.sif",
-                "transfer_container": "false",
-                "+SingularityImage": image_name("htc/rocky:9"),
-            },
-            "rocky",
-        ),
-    ],
-    ids=["SIF", "directory", "CVMFS path", "its own SingularityImage wins"],
-)
-def test_the_answer_serves_every_kind_of_container_job(bare: Pool, lines: dict[str, str], expected: str) -> None:
-    """As the starter would choose by itself."""
-    job = bare.submit(lines)[0]
-    job.wait()
-    assert expected in job.stdout, job.message()
-
-
 def test_a_root_pool_serves_two_users_and_the_manager_is_neither_them_nor_root(root_pool: Pool) -> None:
     """A shipped SIF lies in a directory of its owner's that the manager cannot enter: the hook looks at it."""
     ships = {"universe": "container", "container_image": "shipped.sif"}
@@ -205,32 +175,6 @@ def test_a_root_pool_serves_two_users_and_the_manager_is_neither_them_nor_root(r
     assert "wrong.sif: no SIF: an HTML page" in wrong.hold.reason
     status = Path(f"/proc/{manager_pid(root_pool)}/status").read_text()
     assert "\nUid:\t990\t990\t990\t990\n" in status
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        {"universe": "docker", "docker_image": "busybox"},
-        {"universe": "container", "container_image": "docker://busybox"},
-    ],
-    ids=["docker universe", "container universe on an EP with Docker"],
-)
-def test_what_is_dockers_is_left_to_docker(root_pool: Pool, lines: dict[str, str]) -> None:
-    """The job fails in Docker, which is none here, and not in the hook."""
-    job = root_pool.submit(lines)[0]
-    job.wait("held")
-    assert job.hold is not None
-    assert "PREPARE_JOB" not in job.hold.reason
-    assert f"answer {job.id} " in root_pool.log("ImageCacheLog")
-
-
-def test_a_registry_image_passes_unchanged_where_there_is_no_docker(bare: Pool) -> None:
-    """Apptainer brings it in by itself (here it cannot: there is no network)."""
-    job = bare.submit({"universe": "container", "container_image": "docker://busybox"}, guard=1)[0]
-    found = poll(lambda: [line for line in bare.log("ImageCacheLog").splitlines() if f"answer {job.id} " in line], "it")
-    assert ": 0 OK in " in found[0]
-    assert found[0].endswith("untouched")
-    bare.tool("condor_rm", job.id)
 
 
 def wrong_sif() -> Path:
