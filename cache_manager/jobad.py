@@ -1,178 +1,20 @@
-"""Job ad, machine ad and the hook's header -> JobRequest.
-
-Literals are read by a line scanner, because nearly every attribute that matters is one; an expression is evaluated
-by classad2 with the machine ad as TARGET. classad2 stops silently at the first bad line, which would turn a broken ad
-into "names no image": an ad of which fewer attributes were read than lines received is an error.
-"""
+"""Job ad, machine ad and the hook's header -> JobRequest."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from enum import Enum
 from posixpath import join, normpath
 from typing import Final
 
-import classad2
-
+from cache_manager.ads import QUOTED, Ad, Missing, Value
 from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
-
-_LINE = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(?!=)(.*)$", re.MULTILINE)
-_BLANK: Final = " \t\r"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WORD = re.compile(r"(?<!\d)([A-Za-z_][A-Za-z0-9_]*)[ \t]*(\(?)")
-_NO_ATTRIBUTES: Final = frozenset({"true", "false", "undefined", "error", "is", "isnt", "my", "parent"})
-_SIMPLE_STRING = re.compile(r'"([^"\\]*)"')
-_INTEGER = re.compile(r"-?\d{1,18}")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_OF_TARGET = re.compile(r"\btarget\s*\.\s*[A-Za-z_][A-Za-z0-9_]*", re.IGNORECASE)
-MAX_EXPRESSION: Final = 16 * 1024
-"""Longer expressions are not evaluated: classad2 descends into them, and the stack ends before they do."""
 
 BY_EP: Final = " (its value on this EP)"
 """Stands behind the name of an attribute that may have another value on another EP."""
 
 _VANILLA: Final = 5
-
-
-class Missing(Enum):
-    """The two ways of having no value, which are not the same as an empty string."""
-
-    UNDEFINED = "undefined"
-    ERROR = "error"
-
-
-Value = str | int | float | bool | Missing
-
-
-class Ad:
-    """A ClassAd as text. Values are looked up by name, whatever its case, and evaluated when asked for.
-
-    Raises StatusError (HOOK_INTERNAL_ERROR) when the text is not one attribute a line.
-    """
-
-    def __init__(self, text: str, what: str) -> None:
-        found = [(name, value.strip(_BLANK)) for name, value in _LINE.findall(text)]
-        lines = text.count("\n") + (not text.endswith("\n")) if text else 0
-        if len(found) != lines or not all(value for _, value in found):
-            _refuse_other_lines(text, what, len(found))
-        self._what = what
-        self._values: dict[str, str] = {name.lower(): value for name, value in found}
-        self._parsed: classad2.ClassAd | None = None
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def text_of(self, name: str) -> str:
-        """Return what stands behind the attribute's `=`; empty if the ad has none."""
-        return self._values.get(name.lower(), "")
-
-    def value(self, name: str, target: Ad | None = None) -> Value:
-        """Return the value of an attribute; `target` is the ad that TARGET means."""
-        text = self.text_of(name)
-        simple = _literal(text)
-        if simple is not None:
-            return simple
-        try:
-            tree = self._classad().lookup(name)
-        except KeyError:  # its expression is too long
-            return Missing.ERROR
-        try:
-            value = _plain(tree.eval(self._classad(), target._classad() if target else None))  # noqa: SLF001 - its own kind
-        except (classad2.ClassAdException, UnicodeError, RecursionError):
-            return Missing.ERROR
-        return Missing.ERROR if value is Missing.UNDEFINED and self._is_circular(name.lower()) else value
-
-    def _is_circular(self, name: str) -> bool:
-        """Whether an attribute's expression comes back to it. classad2 calls that undefined, which names no image."""
-        seen: set[str] = set()
-        fresh = self._own_words(name)
-        while fresh:
-            seen |= fresh
-            fresh = {word for one in fresh for word in self._own_words(one)} - seen
-        return name in seen
-
-    def _own_words(self, name: str) -> set[str]:
-        """Return the attributes of this ad that an attribute's expression names."""
-        text = _OF_TARGET.sub(" ", _QUOTED.sub(" ", self.text_of(name)))
-        return {word.lower() for word in _NAME.findall(text)} & self._values.keys()
-
-    def asks(self, name: str) -> bool:
-        """Whether the attribute may have another value on another EP: its expression looks beyond this ad."""
-        seen: set[str] = set()
-        fresh = {name.lower()}
-        while fresh:
-            seen |= fresh
-            words = {word for one in fresh for word in self._words(one)}
-            if not words <= self._values.keys():
-                return True
-            fresh = words - seen
-        return False
-
-    def _words(self, name: str) -> set[str]:
-        """Return the attributes that an attribute's expression names, of whichever ad."""
-        found = _WORD.findall(_QUOTED.sub(" ", self.text_of(name)))
-        return {word.lower() for word, is_function in found if not is_function} - _NO_ATTRIBUTES
-
-    def is_true(self, name: str, target: Ad | None = None) -> bool:
-        """Whether the attribute is true; a number other than 0 counts, as in HTCondor."""
-        value = self.value(name, target)
-        return isinstance(value, (bool, int, float)) and bool(value)
-
-    def string(self, name: str, target: Ad | None = None) -> str:
-        """Return a string attribute; empty if it is anything else."""
-        value = self.value(name, target)
-        return value if isinstance(value, str) else ""
-
-    def _classad(self) -> classad2.ClassAd:
-        if self._parsed is None:
-            usable = {
-                name: value
-                for name, value in self._values.items()
-                if len(value) <= MAX_EXPRESSION or _SIMPLE_STRING.fullmatch(value)
-            }
-            text = "".join(f"{name} = {value}\n" for name, value in usable.items())
-            parsed = classad2.parseOne(text, classad2.ParserType.Old)
-            if len(parsed) < len(usable):
-                raise StatusError(
-                    HookStatus.HOOK_INTERNAL_ERROR,
-                    f"{self._what}: only {len(parsed)} of {len(self._values)} attributes can be read",
-                )
-            self._parsed = parsed
-        return self._parsed
-
-
-def _literal(text: str) -> Value | None:
-    """Return the value of a literal, or None if `text` needs evaluation."""
-    string = _SIMPLE_STRING.fullmatch(text)
-    if string:
-        return string.group(1)
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    words: dict[str, Value] = {"": Missing.UNDEFINED, "undefined": Missing.UNDEFINED, "error": Missing.ERROR}
-    words |= {"true": True, "false": False}
-    return words.get(text.lower())
-
-
-def _plain(value: object) -> Value:
-    if isinstance(value, classad2.Value):
-        return Missing.ERROR if value == classad2.Value.Error else Missing.UNDEFINED
-    if isinstance(value, (str, bool, int, float)):
-        return value
-    return Missing.ERROR
-
-
-def _refuse_other_lines(text: str, what: str, found: int) -> None:
-    """Blank lines are allowed; anything else that is no attribute is named with its number."""
-    for number, line in enumerate(text.split("\n"), 1):
-        found_here = _LINE.match(line)
-        if line.strip() and not (found_here and found_here.group(2).strip(_BLANK)):
-            raise StatusError(
-                HookStatus.HOOK_INTERNAL_ERROR,
-                f"{what}: line {number} is no attribute ({len(line)} characters, {found} attributes read)",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +130,7 @@ def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
 
 def _no_string(name: str, value: Value, job: Ad) -> StatusError:
     if value is Missing.ERROR:
-        shown = printable(_QUOTED.sub('"..."', job.text_of(name)), 100)  # what it holds may be secret
+        shown = printable(QUOTED.sub('"..."', job.text_of(name)), 100)  # what it holds may be secret
         message = f"{name}: its expression evaluates to an error: {shown}"
     elif isinstance(value, str):
         message = f"{name}: names an image by an empty string (0 bytes)"

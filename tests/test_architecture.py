@@ -25,6 +25,7 @@ CONTRACT: Final = {
     "abilities",
 }
 CORE: Final = {
+    "ads",
     "health",
     "jobad",
     "policy",
@@ -89,7 +90,7 @@ FORBIDDEN_IN_PURE: Final = {
 }
 
 THIRD_PARTY: Final = {
-    "classad2": {"jobad"},
+    "classad2": {"ads"},
     "requests": {"sources.transport", "sources.stratum"},
     "urllib3": {"sources.transport", "sources.stratum"},
     "filelock": {"manager"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.cases import ads, held, idle, published, slots, submitted
+from tests.cases import ads, defaults, held, idle, published, slots, submitted
 from tests.cases.case import Case
 
 NOT_YET: Final = {
@@ -12,4 +12,12 @@ NOT_YET: Final = {
 }
 """Rows of HookStatus that no case reaches yet, and why."""
 
-CASES: Final[tuple[Case, ...]] = (*ads.ROWS, *published.ROWS, *slots.ROWS, *held.ROWS, *idle.ROWS, *submitted.ROWS)
+CASES: Final[tuple[Case, ...]] = (
+    *ads.ROWS,
+    *published.ROWS,
+    *defaults.ROWS,
+    *slots.ROWS,
+    *held.ROWS,
+    *idle.ROWS,
+    *submitted.ROWS,
+)

@@ -20,7 +20,6 @@ from tests.pool.processes import make_directory
 from tests.pool.world import SANDBOXES, SIFS, VERSION, World
 
 ROWS: Final = [case for case in CASES if case.submit]
-SHOWN: Final = {"ids": lambda case: f"{case.code}: {case.name}"}
 ATTRIBUTE: Final = re.compile(r"[A-Za-z_]\w* ?=")
 PLUGIN: Final = Path(__file__).with_name("http_plugin")
 STRICT_KNOBS: Final = {"IMAGE_CACHE_HOOK_DEADLINE": "5s", "FILETRANSFER_PLUGINS": str(PLUGIN)}
@@ -41,6 +40,11 @@ OF_THE_IMAGE: Final = {
     "wantsif",
 }
 """The attributes of a job ad that say which image a job runs in, and how it comes there."""
+
+
+def title(case: Case) -> str:
+    """Return what pytest shows of a row."""
+    return f"{case.code}: {case.name}"
 
 
 class Submitted:
@@ -137,7 +141,7 @@ def submitted(world: World, mounted: Pool, bare: Pool, root_pool: Pool) -> Itera
         one.remove()
 
 
-@pytest.mark.parametrize("case", ROWS, **SHOWN)
+@pytest.mark.parametrize("case", ROWS, ids=title)
 def test_a_real_job_gets_the_answer_of_the_table(case: Case, submitted: Submitted) -> None:
     """It reads its image's name in its container, is held with the reason, or is idle again."""
     assert case.submit is not None
@@ -160,7 +164,7 @@ def test_a_real_job_gets_the_answer_of_the_table(case: Case, submitted: Submitte
         assert job.status != "held"
 
 
-@pytest.mark.parametrize("case", ROWS, **SHOWN)
+@pytest.mark.parametrize("case", ROWS, ids=title)
 def test_the_ad_of_the_table_is_the_one_that_condor_submit_makes(case: Case, submitted: Submitted) -> None:
     """All that says which image a job runs in, and nothing more of it."""
     assert case.submit is not None

@@ -77,6 +77,7 @@ def _compare(answer: Answer, case: Case, ranking: Ranking) -> None:
     elif case.code == 0:
         assert answer.is_untouched
         assert not case.asks
+        assert ranking.skipped
     elif ranking.image is not None:
         assert (
             updatead.quote(ranking.image.short)[1:-1].replace('\\"', '"') in answer.message

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cache_manager.abilities import Abilities
-from cache_manager.jobad import JobRequest, Machine
+from cache_manager.jobad import Machine
 from cache_manager.policy import Candidate, Ranking, Site, SourceKind, rank, refused
 from cache_manager.reference import ImageReference
 from cache_manager.settings import SettingsError
@@ -149,49 +149,6 @@ def test_what_is_not_published_has_one_source(text: str, source: SourceKind, pre
     assert [one.source for one in ranking.candidates] == [source]
 
 
-@pytest.mark.parametrize(
-    "text", ["osdf:///ospool/x.sif?authz=1", "igwn+pelican://h.example/x.sif", "s3://bucket/x.sif"]
-)
-def test_what_nothing_here_fetches_goes_to_another_ep(text: str) -> None:
-    """Another EP may have the plug-in."""
-    verdict = rank(request(text), Site(knobs())).verdict
-    assert verdict is not None
-    assert verdict.status is HookStatus.NO_CONTAINER_RUNTIME
-    assert ImageReference.parse(text).short in verdict.message
-    assert "authz" not in verdict.message
-
-
-@pytest.mark.parametrize("text", ["docker://htc/rocky:9", "oras://ghcr.io/a/b:1", "library://lolcow", "docker:busybox"])
-@pytest.mark.parametrize("machine", [Machine(), Machine(has_docker=True), Machine(has_sif=False)])
-def test_registry_images_are_left_to_the_runtime(text: str, machine: Machine) -> None:
-    """The job runs as it is: no image, no message."""
-    ranking = rank(request(text, machine), Site(knobs(SIF_SOURCES=TREES)))
-    assert ranking.candidates == ()
-    assert ranking.verdict is not None
-    assert (ranking.verdict.status, ranking.verdict.image) == (HookStatus.OK, None)
-
-
-@pytest.mark.parametrize(
-    "asks",
-    [request(), request("", leave="universe 7 runs without a container"), request("x.sif", leave="Docker universe")],
-    ids=["no image", "another universe", "Docker"],
-)
-def test_a_job_that_needs_no_image_is_not_touched(asks: JobRequest) -> None:
-    """Nobody is asked, nothing is printed but the status, and the reason is there for `explain`."""
-    settings = knobs(DEFAULT_IMAGE="htc/rocky:9") if asks.leave else knobs()
-    ranking = rank(asks, Site(settings))
-    assert ranking.verdict is not None
-    assert (ranking.verdict.status, ranking.verdict.message, ranking.candidates) == (HookStatus.OK, "", ())
-    assert ranking.skipped
-
-
-def test_slots_with_gpus_have_a_default_image_of_their_own() -> None:
-    """The default follows what the slot says of itself."""
-    settings = knobs(DEFAULT_IMAGE="htc/rocky:9", DEFAULT_IMAGE_GPU="htc/rocky:9-cuda")
-    named = [rank(request("", Machine("slot1", gpus=gpus)), Site(settings)).image for gpus in (0, 1)]
-    assert [image and image.short for image in named] == ["htc/rocky:9", "htc/rocky:9-cuda"]
-
-
 @pytest.mark.parametrize("text", ["docker://htc/rocky:9", "oras://ghcr.io/a/b:1"])
 def test_a_default_image_from_a_registry_is_applied_or_refused(text: str) -> None:
     """The job names no image, so an answer that changes nothing runs it on the bare host."""
@@ -231,39 +188,6 @@ def test_the_allow_list_decides_before_anything_is_asked(allow: str, text: str, 
     if verdict is not None and refused:
         assert not verdict.status.holds
         assert verdict.message.startswith(f"{ImageReference.parse(text).short}: not allowed here (IMAGE_CACHE_ALLOW = ")
-
-
-@pytest.mark.parametrize("text", ["/cvmfs/evil.example/htc/rocky:9", "htc/evil.sif"])
-def test_a_published_name_in_the_allow_list_allows_nothing_else_of_that_name(text: str) -> None:
-    """A file that a job brings, or another repository, is not the image that the site listed."""
-    verdict = rank(request(text), Site(knobs(ALLOW="htc/*"))).verdict
-    assert verdict is not None
-    assert verdict.status is HookStatus.IMAGE_NOT_ALLOWED
-
-
-@pytest.mark.parametrize("text", [CVMFS_IMAGE, "https://host.example/x.sif", "x.sif", "/srv/x.sif", "docker://a/b:1"])
-@pytest.mark.parametrize(
-    ("machine", "runs"),
-    [
-        (Machine(has_runtime=False), False),
-        (Machine(has_runtime=False, has_sif=False), False),
-        (Machine(has_runtime=False, has_sif=True), True),
-        (Machine(has_runtime=False, has_sandbox=True), True),
-        (Machine(has_runtime=None), True),
-    ],
-)
-def test_an_ep_without_a_container_runtime_says_so(text: str, machine: Machine, *, runs: bool) -> None:
-    """Unless the slot says elsewhere that it can run images."""
-    verdict = rank(request(text, machine), Site(knobs(SIF_SOURCES=TREES))).verdict
-    refused = verdict is not None and verdict.status is HookStatus.NO_CONTAINER_RUNTIME
-    assert refused is not runs
-
-
-def test_an_image_of_an_unlisted_repository_has_no_sif() -> None:
-    """Only the images of listed repositories are published in both forms."""
-    ranking = rank(request(FOREIGN_IMAGE), Site(knobs(SIF_SOURCES=TREES, PREFER="sif")))
-    assert asked(ranking) == ["CVMFS sandbox unpacked.cern.ch"]
-    assert any("unpacked.cern.ch is not in IMAGE_CACHE_CVMFS_REPOSITORIES" in why for why in ranking.skipped)
 
 
 def test_a_published_name_is_asked_for_in_every_repository() -> None:

@@ -52,6 +52,11 @@ def test_of_two_failures_the_telling_one_is_the_answer_whoever_was_asked_first(f
         assert [found.message.count(f"{who} said so") for who in ("one", "two")] == [1, 1]
 
 
+def test_nobody_to_ask_is_a_fault_of_ours() -> None:
+    """It must not hold anybody."""
+    assert verdict(IMAGE, []).status is HookStatus.HOOK_INTERNAL_ERROR
+
+
 @given(st.lists(FAILURES, min_size=1, max_size=4))
 def test_a_job_is_held_only_where_no_other_ep_could_run_it(failures: list[Failed]) -> None:
     """An authority has to say that it is not published, and nobody may have shown that it exists."""
@@ -66,47 +71,6 @@ def test_a_job_is_held_only_where_no_other_ep_could_run_it(failures: list[Failed
 def test_the_order_of_the_questions_does_not_change_the_answer(orders: tuple[list[Failed], list[Failed]]) -> None:
     """IMAGE_CACHE_PREFER must not decide whether a job is held."""
     assert verdict(IMAGE, orders[0]).status is verdict(IMAGE, orders[1]).status
-
-
-@pytest.mark.parametrize(
-    ("attempts", "status"),
-    [
-        ([Failed(HookStatus.IMAGE_NOT_PUBLISHED, "x")], HookStatus.IMAGE_NOT_PUBLISHED),
-        (
-            [Failed(HookStatus.IMAGE_NOT_PUBLISHED, "x"), Failed(HookStatus.SOURCE_UNREACHABLE, "y", not_here=True)],
-            HookStatus.IMAGE_NOT_PUBLISHED,
-        ),
-        (
-            [Failed(HookStatus.IMAGE_NOT_PUBLISHED, "x"), Failed(HookStatus.SOURCE_UNREACHABLE, "y", existing=True)],
-            HookStatus.SOURCE_UNREACHABLE,
-        ),
-        (
-            [Failed(HookStatus.IMAGE_NOT_PUBLISHED, "x"), Failed(HookStatus.IMAGE_CORRUPT, "y", existing=True)],
-            HookStatus.IMAGE_CORRUPT,
-        ),
-        (
-            [Failed(HookStatus.IMAGE_NOT_PUBLISHED, "x"), Failed(HookStatus.IMAGE_TOO_LARGE, "y", existing=True)],
-            HookStatus.IMAGE_TOO_LARGE,
-        ),
-        (
-            [Failed(HookStatus.CVMFS_UNAVAILABLE, "x"), Failed(HookStatus.SOURCE_UNREACHABLE, "y", not_here=True)],
-            HookStatus.CVMFS_UNAVAILABLE,
-        ),
-        (
-            [Failed(HookStatus.CVMFS_UNAVAILABLE, "x"), Failed(HookStatus.SOURCE_UNREACHABLE, "y")],
-            HookStatus.SOURCE_UNREACHABLE,
-        ),
-        (
-            [Failed(HookStatus.CVMFS_UNAVAILABLE, "x"), Failed(HookStatus.DISK_FULL, "y", existing=True)],
-            HookStatus.DISK_FULL,
-        ),
-        ([Failed(HookStatus.SOURCE_UNREACHABLE, "y", not_here=True)], HookStatus.SOURCE_UNREACHABLE),
-        ([], HookStatus.HOOK_INTERNAL_ERROR),
-    ],
-)
-def test_what_users_meet_has_the_status_that_helps_them(attempts: list[Failed], status: HookStatus) -> None:
-    """A tree that does not have an image proves nothing; a tree that could not deliver it proves that it exists."""
-    assert verdict(IMAGE, attempts).status is status
 
 
 @pytest.mark.parametrize("status", [one for one in PRECEDENCE if one.holds])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cache_manager.jobad import Ad, Missing, Value
+from cache_manager.ads import Ad, Missing, Value
 from cache_manager.status import HookStatus, StatusError
 from tests.unit.builders import in_child
 
@@ -230,8 +230,7 @@ def test_any_text_is_an_ad_or_refused(text: str) -> None:
 def test_a_long_line_is_read_in_time_that_grows_with_its_length(line: str) -> None:
     """The manager has one loop: an ad of a megabyte must not stop it for hours."""
     ended = in_child(
-        f"from cache_manager.jobad import Ad\ntry:\n    Ad({line} + '\\n', 'job ad')\n"
-        "except Exception: pass\nprint('ok')"
+        f"from cache_manager.ads import Ad\ntry:\n    Ad({line} + '\\n', 'job ad')\nexcept Exception: pass\nprint('ok')"
     )
     assert (ended.stdout, ended.returncode) == ("ok\n", 0)
 
@@ -239,7 +238,7 @@ def test_a_long_line_is_read_in_time_that_grows_with_its_length(line: str) -> No
 def test_attributes_that_name_one_another_are_read_in_time_that_grows_with_their_number() -> None:
     """Half a megabyte of them, of which none has a value."""
     ended = in_child(
-        "from cache_manager.jobad import Ad\n"
+        "from cache_manager.ads import Ad\n"
         "wide = [f'B{i} = ' + '+'.join(f'B{(i + j) % 30}' for j in range(3500)) for i in range(30)]\n"
         "deep = [f'C{i} = C{i + 1}' for i in range(5000)]\n"
         "ad = Ad('\\n'.join(['A = ifThenElse(true, undefined, C0 + B0)', *wide, *deep]) + '\\n', 'job ad')\n"
@@ -256,7 +255,7 @@ def test_attributes_that_name_one_another_are_read_in_time_that_grows_with_their
 def test_an_ad_of_legal_size_never_ends_the_process(value: str) -> None:
     """A deep expression overflows the stack of a recursive parser, and with it would go the manager for everybody."""
     ended = in_child(
-        f"from cache_manager.jobad import Ad\ntry:\n    Ad('A = ' + {value} + '\\n', 'job ad').value('A')\n"
+        f"from cache_manager.ads import Ad\ntry:\n    Ad('A = ' + {value} + '\\n', 'job ad').value('A')\n"
         "except Exception: pass\nprint('ok')"
     )
     assert (ended.stdout, ended.returncode) == ("ok\n", 0)
