@@ -11,6 +11,7 @@ from tests.contract.worlds import TREE, WITH_RUNTIME
 
 ROCKY: Final = sandbox("htc/rocky:9")
 _DIGEST: Final = ROCKY.rpartition(f"/{REPOSITORY}/")[2]
+DOCKER: Final = 'WantContainer = true\nWantDockerImage = true\nContainerImage = "docker://busybox:latest"'
 _GOOD: Final = f'"{CVMFS}/htc/rocky:9"'
 
 
@@ -56,6 +57,16 @@ EXPRESSIONS: Final = (
         "Memory = 4096\n",
     ),
     on_cvmfs("an attribute of the job's own", job_ad("SingularityImage = MY.Mine", f"Mine = {_GOOD}")),
+    on_cvmfs(
+        "a registry's image where Docker is off, and an image of its own",
+        job_ad(DOCKER, f"SingularityImage = {_GOOD}"),
+        "HasDocker = false\n",
+    ),
+    on_cvmfs(
+        "a vanilla job is not Docker's, whatever the EP has",
+        job_ad("WantDockerImage = true", f"SingularityImage = {_GOOD}"),
+        "HasDocker = true\n",
+    ),
     on_cvmfs("CRLF line ends", cvmfs_ad("htc/rocky:9").replace("\n", "\r\n")),
     on_cvmfs("no newline at the end", cvmfs_ad("htc/rocky:9").removesuffix("\n")),
     on_cvmfs(
@@ -83,8 +94,6 @@ NO_VALUES: Final = (
     left("both are undefined", _pair("undefined", "undefined")),
 )
 """Undefined names no image; empty and error are images that are none, where no other attribute names one."""
-
-DOCKER: Final = 'WantContainer = true\nWantDockerImage = true\nContainerImage = "docker://busybox:latest"'
 
 LEFT: Final = (
     left("no image", job_ad()),

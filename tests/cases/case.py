@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cache_manager.outcome import Absent, Answer, Denied, Failed, Located, Served, Unwell, failure_of
@@ -33,18 +33,17 @@ WHO: Final = {
 
 _AUTHORITIES: Final = {"CVMFS", "URL"}
 _NOT_HERE: Final = {"CVMFS": HookStatus.CVMFS_UNAVAILABLE}
-_WHY: Final = "because it is so"
 
 _ANSWERS: Final[Mapping[str, Answer]] = {
     "has it": Located(url="https://origin.example/x.sif"),
-    "lacks it": Absent(_WHY),
-    "refuses": Denied(_WHY),
-    "is not mounted": Unwell(HookStatus.CVMFS_UNAVAILABLE, _WHY, everything=True),
-    "has a broken name": Unwell(HookStatus.CVMFS_UNAVAILABLE, _WHY),
-    "is down": Unwell(HookStatus.SOURCE_UNREACHABLE, _WHY, everything=True),
-    "is not well": Unwell(HookStatus.SOURCE_UNREACHABLE, _WHY),
-    "has enough of us": Unwell(HookStatus.SOURCE_THROTTLED, _WHY),
-    "describes it wrongly": Unwell(HookStatus.IMAGE_CORRUPT, _WHY),
+    "lacks it": Absent(""),
+    "refuses": Denied(""),
+    "is not mounted": Unwell(HookStatus.CVMFS_UNAVAILABLE, "", everything=True),
+    "has a broken name": Unwell(HookStatus.CVMFS_UNAVAILABLE, ""),
+    "is down": Unwell(HookStatus.SOURCE_UNREACHABLE, "", everything=True),
+    "is not well": Unwell(HookStatus.SOURCE_UNREACHABLE, ""),
+    "has enough of us": Unwell(HookStatus.SOURCE_THROTTLED, ""),
+    "describes it wrongly": Unwell(HookStatus.IMAGE_CORRUPT, ""),
 }
 """What a source says when it is asked where the image is."""
 
@@ -90,20 +89,20 @@ class Ask:
         """Whether `explain` knows it: not what only the bytes or the job's own user can tell."""
         return self.says in _ANSWERS and self.who in {"CVMFS", "tree"}
 
-    def attempt(self, runs: str) -> Served | Failed:
-        """Return what this means to the policy; `runs` is the row's."""
+    def attempt(self, runs: str, why: str) -> Served | Failed:
+        """Return what this means to the policy; `runs` is the row's, `why` the source's words."""
         if self.says in {"has it", "is there"}:
             kind, _, place = runs.partition(" ")
             return Served(f"/cache/{place}" if kind == "entry" else place, self.who, sandbox=kind == "sandbox")
         if self.says in _FETCHES:
-            return Failed(_FETCHES[self.says], _WHY, existing=True)
+            return Failed(_FETCHES[self.says], why, existing=True)
         if (self.who, self.says) in _OPENED:
-            return Failed(_OPENED[self.who, self.says], _WHY)
+            return Failed(_OPENED[self.who, self.says], why)
         answer = _ANSWERS[self.says]
         assert not isinstance(answer, Located)
         if isinstance(answer, Absent):
-            answer = Absent(_WHY, authoritative=self.who in _AUTHORITIES)
-        return failure_of(answer, _NOT_HERE.get(self.who, HookStatus.SOURCE_UNREACHABLE))
+            answer = replace(answer, authoritative=self.who in _AUTHORITIES)
+        return failure_of(replace(answer, why=why), _NOT_HERE.get(self.who, HookStatus.SOURCE_UNREACHABLE))
 
 
 @dataclass(frozen=True)

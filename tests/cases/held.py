@@ -45,6 +45,13 @@ UNUSABLE: Final = (
 NOT_PUBLISHED: Final = (
     Case(
         120,
+        "an expression that is the same everywhere",
+        job_ad(f'SingularityImage = strcat("{CVMFS}/", MY.Mine)', 'Mine = "htc/rockx:9"'),
+        "CVMFS lacks it; tree lacks it",
+        said="did you mean",
+    ),
+    Case(
+        120,
         "CVMFS is healthy and lacks it",
         cvmfs_ad("htc/rockx:9"),
         "CVMFS lacks it; tree lacks it",

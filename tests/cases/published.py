@@ -84,7 +84,7 @@ FORMS: Final = (
         cvmfs_ad("htc/rescued:1"),
         "tree delivers something else; CVMFS has it",
         sandbox("htc/rescued:1"),
-        "truncated SIF",
+        "instead of",
         SIF_FIRST,
     ),
     Case(
