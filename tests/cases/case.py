@@ -64,6 +64,9 @@ _FETCHES: Final = {
 
 _OPENED: Final = {
     ("file", "is no image"): HookStatus.IMAGE_FILE_INVALID,
+    ("file", "is a SIF, which does not run here"): HookStatus.NO_CONTAINER_RUNTIME,
+    ("path", "is a SIF, which does not run here"): HookStatus.NO_CONTAINER_RUNTIME,
+    ("file", "is a directory, which does not run here"): HookStatus.NO_CONTAINER_RUNTIME,
     ("file", "is missing"): HookStatus.IMAGE_FILE_INVALID,
     ("path", "is no image"): HookStatus.PATH_NOT_HERE,
     ("path", "is missing"): HookStatus.PATH_NOT_HERE,
