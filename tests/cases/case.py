@@ -113,7 +113,7 @@ class Submit:
     """How a real job is made that has the row's ad, on which pool, and what it reads in its container.
 
     `pool` is `mounted` (CVMFS, a default image), `bare` (neither), `docker`, or `strict` (knobs that refuse).
-    `files` come from the site's directory `job`; `shared` says that the job runs where it was submitted.
+    `files` lie beside its submit description.
     """
 
     pool: str
