@@ -19,11 +19,17 @@ from cache_manager.lease import Holder
 from cache_manager.locator import Locator
 from cache_manager.outcome import Answer, Failed, Located, Served, failure_of
 from cache_manager.policy import Candidate, Ranking, Site, SourceKind, Verdict
+from cache_manager.reference import ImageReference
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
 
 _BY_HOOK: Final = frozenset({SourceKind.JOB_FILE, SourceKind.LOCAL})
+_FETCHED: Final = frozenset({SourceKind.TREE, SourceKind.URL})
+
+NO_DEADLINE_S: Final = 7 * 86400.0
+"""A fetch has budgets of its own."""
+
 _PROVE_NOTHING: Final = frozenset(
     {
         HookStatus.IMAGE_NOT_PUBLISHED,
@@ -137,6 +143,23 @@ class Broker:
                 break
         return list(found.values())
 
+    async def bring(self, image: ImageReference) -> Verdict:
+        """Return where an image is in the cache, fetched if need be: for an admin, who has no deadline and no lease.
+
+        CVMFS is not asked, also where it has the image: who prefetches wants it here.
+        """
+        settings = self._settings()
+        request = JobRequest(image=image, named_by="admin")
+        ranking = self.rank(request, settings)
+        candidates = [one for one in ranking.candidates if one.source in _FETCHED]
+        if not candidates:
+            why = "; ".join(ranking.skipped) or "no source from which it would be fetched"
+            unable = Verdict(HookStatus.NO_CONTAINER_RUNTIME, f"{image.short}: {why}")
+            return ranking.verdict if ranking.verdict and ranking.verdict.status.code else unable
+        caller = Caller(None, _nobody, asyncio.get_running_loop().time() + NO_DEADLINE_S)
+        attempts = await self._attempts(candidates, request, caller, settings)
+        return policy.verdict(image, attempts, named_by="admin")
+
     async def _attempt(
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
     ) -> Served | Failed:
@@ -173,6 +196,7 @@ class Broker:
         self._cache.counters.hits += hit
         self._cache.counters.misses += not hit
         path = self._cache.acquire(entry.key, caller.holder, self._clock(), request.job_id)
+        self._cache.pins.follow(candidate.image.short, entry.key)
         await self._prove(entry, str(path), caller)
         return Served(
             str(path),
@@ -274,6 +298,11 @@ def _origin(entry: CacheEntry, *, hit: bool) -> str:
     if hit:
         return f"cached {'directory, unpacked from the SIF' if unpacked else 'SIF'} of {entry.origin}"
     return f"SIF fetched {'and unpacked ' if unpacked else ''}from {entry.origin}"
+
+
+async def _nobody(path: str) -> ProbeResult:
+    """Stand for the hook where there is none."""
+    return ProbeResult("absent", error=f"nobody opens {path}")
 
 
 async def _opened_by_hook(candidate: Candidate, request: JobRequest, caller: Caller, root: str) -> Served | Failed:

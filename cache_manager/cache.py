@@ -11,16 +11,20 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from cache_manager import eviction, processes, reconcile
+from cache_manager import eviction, processes, readback, reconcile
+from cache_manager.disk import BLOCK_BYTES
 from cache_manager.entry import CacheEntry
 from cache_manager.eviction import Cap, EvictionPlan, Usage
 from cache_manager.layout import record_name
 from cache_manager.lease import Holder, Lease, Reservation
 from cache_manager.outcome import Located
+from cache_manager.pins import Pins
+from cache_manager.readback import Signature
+from cache_manager.reconcile import Quarantined
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.store import Store
@@ -38,7 +42,6 @@ QUICK_ENDS: Final = 3
 TOUCH_S: Final = 1.0
 """Uses of an entry closer together than this are one use: thousands of jobs a second start with one image."""
 
-BLOCK_BYTES: Final = 4096
 OVERHEAD_BYTES: Final = 2 * BLOCK_BYTES
 """What an entry takes beside its image: its record and its directory."""
 
@@ -53,6 +56,10 @@ class Counters:
     evicted_bytes: int = 0
     fetched_bytes: int = 0
     quarantined: int = 0
+    uses: Counter[str] = field(default_factory=Counter)
+    """Of each entry that is there."""
+    answers: Counter[int] = field(default_factory=Counter)
+    """Of each status code."""
 
 
 class Cache:
@@ -71,7 +78,10 @@ class Cache:
         self._suspected = suspected
         self._clock = clock
         self._quick_ends: Counter[str] = Counter()
-        self._quarantined = Usage(0, 0)
+        self.quarantined: dict[str, Quarantined] = {}
+        """What was taken out of use, until room is needed."""
+        self.pins = Pins(store)
+        self._seen: dict[str, Signature] = {}
         self.trouble = ""
         """Why the root cannot be used; empty if it can."""
         self.read_only = False
@@ -99,6 +109,10 @@ class Cache:
         self.store.repair(repair)
         self.entries = {entry.key: entry for entry in repair.entries}
         self.objects = dict(repair.objects)
+        self.pins.load(repair.pins)
+        self.quarantined = {one.key: one for one in repair.quarantine}
+        for name in repair.dead_pins:
+            log.error("pin %s: its file cannot be read: the pin is lost", name)
         for lease in repair.leases:
             self._watch(lease)
         log.info(
@@ -114,11 +128,10 @@ class Cache:
     @property
     def usage(self) -> Usage:
         """What counts against the caps now."""
-        held: list[CacheEntry | Reservation] = [*self.entries.values(), *self.reservations.values()]
+        others: list[Quarantined | Reservation] = [*self.quarantined.values(), *self.reservations.values()]
         return Usage(
-            self._quarantined.size_bytes
-            + sum(one.disk_bytes if isinstance(one, CacheEntry) else one.size_bytes for one in held),
-            self._quarantined.inodes + sum(one.inodes for one in held),
+            sum(one.disk_bytes for one in self.entries.values()) + sum(one.size_bytes for one in others),
+            sum(one.inodes for one in self.entries.values()) + sum(one.inodes for one in others),
         )
 
     @property
@@ -126,19 +139,28 @@ class Cache:
         """The keys that some process runs from."""
         return frozenset(key for lease in self.leases.values() for key in lease.keys)
 
+    @property
+    def held(self) -> frozenset[str]:
+        """The keys that are never evicted: in use, or pinned."""
+        return self.in_use | self.pins.keys
+
     def find(self, located: Located, formats: Iterable[str] = ("sif", "sandbox")) -> CacheEntry | None:
-        """Return the entry of what was located, in the first format in which its image is here and whole."""
+        """Return the entry of what was located, in the first format in which its image is here.
+
+        It is as it was fetched, as far as a glance tells.
+        """
         digest = located.digest or str(self.known(located.object_id).get("digest", ""))
-        found = (self.entries.get(f"{digest}.{one}") for one in formats)
-        entry = next(filter(None, found), None)
-        if entry is None:
-            return None
-        if self.store.is_whole(entry):
-            return entry
-        if not self.read_only:
-            log.error("%s: entry %s is not as it was (%d bytes): dropped", entry.name, entry.key, entry.size_bytes)
-            self._give_up([entry.key])
-        return None
+        known = (self.entries.get(f"{digest}.{one}") for one in formats)
+        return next((entry for entry in known if entry is not None and self.is_good(entry)), None)
+
+    def is_good(self, entry: CacheEntry) -> bool:
+        """Whether an entry's image has its size and its header; what differs goes into quarantine."""
+        why, seen = readback.look(entry, str(self.store.layout.image(entry.key)), self._seen.get(entry.key))
+        if seen is not None:
+            self._seen[entry.key] = seen
+        elif not self.read_only:
+            self.quarantine(entry.key, why)
+        return not why
 
     def acquire(self, key: str, holder: Holder | None, now: float, job_id: str = "") -> Path:
         """Lease an entry to a holder and return the path of its image. The lease file exists when this returns.
@@ -154,9 +176,10 @@ class Cache:
 
     def _lease(self, key: str, holder: Holder | None, now: float, job_id: str) -> None:
         entry = self.entries[key]
+        self.counters.uses[key] += 1
         if now - entry.last_used_at >= TOUCH_S:
             self.entries[key] = replace(entry, last_used_at=now)
-            self.store.touch(key, now)
+            self.store.touch(entry, now)
         if holder is not None:
             before = self.leases.get(holder)
             if before is None or key not in before.keys:
@@ -226,14 +249,13 @@ class Cache:
             plan = self._plan(more, cap)
         if not plan.enough:
             raise self._no_room(name, more, cap, plan)
-        self._give_up(plan.keys)
+        self.give_up(plan.keys)
         self.reservations[nonce] = Reservation(nonce, max(size_bytes, before.size_bytes), max(inodes, before.inodes))
 
     def _plan(self, more: Usage, cap: Cap) -> EvictionPlan:
-        plan = eviction.make_room(self.entries.values(), self.in_use, self.usage, more, cap)
-        if (plan.keys or not plan.enough) and self._quarantined.inodes:
-            self._empty_quarantine()  # before any image that is good
-            return eviction.make_room(self.entries.values(), self.in_use, self.usage, more, cap)
+        plan = eviction.make_room(self.entries.values(), self.held, self.usage, more, cap)
+        if (plan.keys or not plan.enough) and self.empty_quarantine():  # before any image that is good
+            return eviction.make_room(self.entries.values(), self.held, self.usage, more, cap)
         return plan
 
     def _cap(self, nonce: str, size_bytes: int, settings: Settings) -> Cap:
@@ -254,20 +276,29 @@ class Cache:
 
     def _no_room(self, name: str, need: Usage, cap: Cap, plan: EvictionPlan) -> StatusError:
         disk_is_full = need.size_bytes - cap.free_bytes > self.usage.size_bytes + need.size_bytes - cap.size_bytes
-        numbers = f"wanted {human_bytes(need.size_bytes)}, could free {human_bytes(plan.freed_bytes)}"
+        numbers = (
+            f"wanted {human_bytes(need.size_bytes)}, freed 0 B: {human_bytes(plan.freed_bytes)} would not be enough;"
+            f" {self.holding()}"
+        )
         if disk_is_full:
             return StatusError(
                 HookStatus.DISK_FULL,
-                f"{name}: the file system of the cache is full ({numbers}, {human_bytes(max(0, cap.free_bytes))} free"
+                f"{name}: the file system of the cache is full ({numbers}; {human_bytes(max(0, cap.free_bytes))} free"
                 " above IMAGE_CACHE_MIN_FREE_BYTES)",
             )
-        in_use = sum(self.entries[key].disk_bytes for key in self.in_use if key in self.entries)
+        files = f", {cap.inodes} files" if cap.inodes else ""
         return StatusError(
             HookStatus.CACHE_FULL,
-            f"{name}: no room in the cache ({numbers}, {human_bytes(in_use)} in use,"
-            f" {human_bytes(sum(one.size_bytes for one in self.reservations.values()))} being fetched,"
-            f" cap {human_bytes(cap.size_bytes)})",
+            f"{name}: no room in the cache ({numbers}; cap {human_bytes(cap.size_bytes)}{files})",
         )
+
+    def holding(self) -> str:
+        """Return, in words, what cannot be evicted: in use, pinned (and not in use), being fetched."""
+        in_use = self.in_use
+        used = sum(self.entries[key].disk_bytes for key in in_use if key in self.entries)
+        pinned = sum(self.entries[key].disk_bytes for key in self.pins.keys - in_use if key in self.entries)
+        fetched = sum(one.size_bytes for one in self.reservations.values())
+        return f"{human_bytes(used)} in use, {human_bytes(pinned)} pinned, {human_bytes(fetched)} being fetched"
 
     def unreserve(self, nonce: str) -> None:
         """Give a reservation back."""
@@ -276,7 +307,8 @@ class Cache:
     def add(self, entry: CacheEntry, located: Located, now: float) -> None:
         """Take up an entry that was committed; its reservation ends by the caller in the same turn."""
         self.entries[entry.key] = replace(entry, last_used_at=now)
-        self.store.touch(entry.key, now)
+        self.store.touch(entry, now)
+        self.pins.follow(entry.name, entry.key)
         self.counters.fetched_bytes += entry.size_bytes
         self.remember(
             located.object_id,
@@ -304,18 +336,38 @@ class Cache:
 
     def quarantine(self, key: str, why: str) -> None:
         """Take a bad entry out of use, for an admin to look at until room is needed; the next job fetches it again."""
-        entry = self.entries.pop(key)
+        entry = self.entries[key]
         log.error("quarantined %s (%s): %s", entry.name, key, why)
-        self.store.quarantine(key)
         self.counters.quarantined += 1
-        self._quarantined = Usage(
-            self._quarantined.size_bytes + entry.disk_bytes, self._quarantined.inodes + entry.inodes
-        )
-        self._changed()
+        try:
+            place = self.store.quarantine(entry, why, self._clock())
+        except FileNotFoundError:  # the whole entry is gone
+            self._forget(key)
+        except OSError as error:  # it stays counted, and is looked at again by whoever asks for it
+            log.error("cannot quarantine %s: %s", key, error.strerror)  # noqa: TRY400 - it says it all
+            self._seen.pop(key, None)
+        else:
+            self._forget(key)
+            self.quarantined[key] = place
 
-    def _empty_quarantine(self) -> None:
-        self._remove_later(self.store.empty_quarantine())
-        self._quarantined = Usage(0, 0)
+    def empty_quarantine(self, keys: Iterable[str] | None = None) -> bool:
+        """Give up what is in quarantine, or these of it, but never what a job still runs from; whether anything went.
+
+        Files that were only renamed stay good for those who have them open; a tree that is removed does not.
+        """
+        wanted = set(self.quarantined if keys is None else keys) - self.in_use
+        gone = [key for key in list(self.quarantined) if key in wanted]
+        for key in gone:
+            trashed = self.store.release_quarantine(key)
+            del self.quarantined[key]
+            self._remove_later([trashed] if trashed else [])
+        return bool(gone)
+
+    def _forget(self, key: str) -> CacheEntry:
+        self._seen.pop(key, None)
+        self.counters.uses.pop(key, None)
+        self._changed()
+        return self.entries.pop(key)
 
     def _remove_later(self, trashed: Iterable[Path]) -> None:
         """Remove in a thread what is out of sight already."""
@@ -327,30 +379,35 @@ class Cache:
     def tidy(self, now: float) -> None:
         """Evict in the background, from the high watermark down to the low one."""
         settings = self._settings()
-        usage = self.usage
-        if usage.size_bytes <= settings.max_bytes * settings.high_watermark / 100:
+        cap, high, low = (
+            Cap(settings.max_bytes, settings.max_inodes, 0),
+            settings.high_watermark,
+            settings.low_watermark,
+        )
+        target = eviction.watermarks(self.usage, cap, high, low)
+        if target is not None and self.empty_quarantine():
+            target = eviction.watermarks(self.usage, cap, high, low)
+        if target is None:
             return
-        target = settings.max_bytes * settings.low_watermark // 100
-        plan = eviction.down_to(self.entries.values(), self.in_use, usage, target, now - settings.min_age_s)
-        if plan.keys:
-            self._give_up(plan.keys)
+        plan = eviction.down_to(self.entries.values(), self.held, self.usage, target, now - settings.min_age_s)
+        self.give_up(plan.keys)
         if not plan.enough:
             log.warning(
-                "background eviction: wanted %s, freed %s: the rest is in use or young",
+                "background eviction: wanted %s, freed %s; %s, the rest is younger than IMAGE_CACHE_MIN_AGE",
                 human_bytes(plan.freed_bytes + plan.short_bytes),
                 human_bytes(plan.freed_bytes),
+                self.holding(),
             )
 
-    def _give_up(self, keys: Iterable[str]) -> None:
+    def give_up(self, keys: Iterable[str]) -> None:
         """Take entries out of sight now, and remove them in a thread."""
         for key in keys:
-            entry = self.entries.pop(key)
             trashed = self.store.evict(key)
+            entry = self._forget(key)
             self.counters.evictions += 1
             self.counters.evicted_bytes += entry.disk_bytes
             log.info("evicted %s (%s, %s)", entry.name, key, human_bytes(entry.disk_bytes))
             self._remove_later([trashed] if trashed else [])
-            self._changed()
 
 
 def _extra(size_bytes: int) -> int:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
+
+BLOCK_BYTES: Final = 4096
+"""What the smallest file takes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Which entries to give up: least recently used first, never one in use. Pure: a plan, which the cache applies."""
+"""Which entries to give up: least recently used first, never one that is held. Pure: a plan, which the cache applies.
+
+Held are entries in use and pinned ones. Of entries used at the same time the older goes first, then by key.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +46,18 @@ class EvictionPlan:
 
 def make_room(
     entries: Iterable[CacheEntry],
-    in_use: Collection[str],
+    held: Collection[str],
     usage: Usage,
     need: Usage,
     cap: Cap,
 ) -> EvictionPlan:
-    """Plan room for `need` under the cap. A job waits, so age does not protect: only use does.
+    """Plan room for `need` under the cap. A job waits, so age does not protect: only leases and pins do.
 
     Frees just enough; a plan that is not enough frees nothing.
     """
     short_bytes = max(usage.size_bytes + need.size_bytes - cap.size_bytes, need.size_bytes - cap.free_bytes)
     short_inodes = usage.inodes + need.inodes - cap.inodes if cap.inodes else 0
-    plan = _least_recently_used(entries, in_use, short_bytes, short_inodes)
+    plan = _least_recently_used(entries, held, short_bytes, short_inodes)
     if plan.enough:
         return plan
     return EvictionPlan((), plan.freed_bytes, plan.freed_inodes, plan.short_bytes, plan.short_inodes)
@@ -62,18 +65,28 @@ def make_room(
 
 def down_to(
     entries: Iterable[CacheEntry],
-    in_use: Collection[str],
+    held: Collection[str],
     usage: Usage,
-    target_bytes: int,
+    target: Usage,
     youngest_at: float,
 ) -> EvictionPlan:
-    """Plan the background eviction down to `target_bytes`; entries created after `youngest_at` stay."""
+    """Plan an eviction down to `target` (its inodes 0: they do not matter), as far as that is possible.
+
+    Entries created after `youngest_at` stay.
+    """
     old = [entry for entry in entries if entry.created_at <= youngest_at]
-    return _least_recently_used(old, in_use, usage.size_bytes - target_bytes, 0)
+    short_inodes = usage.inodes - target.inodes if target.inodes else 0
+    return _least_recently_used(old, held, usage.size_bytes - target.size_bytes, short_inodes)
+
+
+def watermarks(usage: Usage, cap: Cap, high: int, low: int) -> Usage | None:
+    """Return what the background eviction goes down to; None while the use is below the high watermark (percent)."""
+    full = usage.size_bytes > cap.size_bytes * high / 100 or 0 < cap.inodes * high / 100 < usage.inodes
+    return Usage(cap.size_bytes * low // 100, cap.inodes * low // 100) if full else None
 
 
 def _least_recently_used(
-    entries: Iterable[CacheEntry], in_use: Collection[str], short_bytes: int, short_inodes: int
+    entries: Iterable[CacheEntry], held: Collection[str], short_bytes: int, short_inodes: int
 ) -> EvictionPlan:
     keys = []
     freed_bytes = freed_inodes = 0
@@ -81,7 +94,7 @@ def _least_recently_used(
     for entry in sorted(entries, key=lambda one: (one.last_used_at, one.created_at, one.key)):
         if freed_bytes >= short_bytes and freed_inodes >= short_inodes:
             break
-        if entry.key in in_use:
+        if entry.key in held:
             continue
         keys.append(entry.key)
         freed_bytes += entry.disk_bytes

@@ -45,6 +45,16 @@ class CacheLayout:
         return self.root / "leases"
 
     @property
+    def pins(self) -> PurePosixPath:
+        """What admins keep: one file for each reference."""
+        return self.root / "pins"
+
+    @property
+    def heartbeat(self) -> PurePosixPath:
+        """Which manager has this root: written at its start, touched while it runs. Marks a directory as ours."""
+        return self.root / "manager.json"
+
+    @property
     def staging(self) -> PurePosixPath:
         """Images that are being brought in."""
         return self.root / "staging"
@@ -71,6 +81,7 @@ class CacheLayout:
             self.entries,
             self.objects,
             self.leases,
+            self.pins,
             self.staging,
             self.trash,
             self.quarantine,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cache_manager.entry import CacheEntry
 from cache_manager.layout import is_key
 from cache_manager.lease import Lease
+from cache_manager.pin import Pin
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,28 @@ class FoundEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """What was taken out of use and is kept to be looked at: what it takes on disk, why and when."""
+
+    key: str
+    name: str
+    size_bytes: int
+    inodes: int
+    why: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class DiskState:
-    """Everything under the root, as found. `leases` are by file name, None for what is no lease."""
+    """Everything under the root, as found. `leases` and `pins` are by file name, None for what is none."""
 
     entries: tuple[FoundEntry, ...]
     leases: Mapping[str, Lease | None]
     staging: tuple[str, ...]
     trash: tuple[str, ...]
     objects: Mapping[str, dict[str, str | float] | None]
+    pins: Mapping[str, Pin | None] = field(default_factory=dict)
+    quarantine: tuple[Quarantined, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +59,16 @@ class Repair:
     dead_leases: tuple[str, ...]
     dead_objects: tuple[str, ...]
     leftovers: tuple[str, ...]
+    pins: tuple[Pin, ...] = ()
+    dead_pins: tuple[str, ...] = ()
+    quarantine: tuple[Quarantined, ...] = ()
 
 
 def plan(found: DiskState, alive: frozenset[str], boot_id: str) -> Repair:
-    """Decide. `alive` are the lease files whose holder still runs; a lease of another boot has no holder."""
+    """Decide. `alive` are the lease files whose holder still runs; a lease of another boot has no holder.
+
+    A pin stays whether its entry is there or not; what is in quarantine stays until room is needed.
+    """
     whole = tuple(one.entry for one in found.entries if one.entry is not None and _is_whole(one))
     keys = {entry.key for entry in whole}
     digests = {entry.digest for entry in whole}
@@ -61,6 +82,7 @@ def plan(found: DiskState, alive: frozenset[str], boot_id: str) -> Repair:
         for name, record in found.objects.items()
         if record is not None and (str(record.get("digest", "")) in digests or record.get("kind") == "pointer")
     }
+    pins = {name: pin for name, pin in found.pins.items() if pin is not None and pin.file_name == name}
     return Repair(
         entries=whole,
         leases=tuple(leases.values()),
@@ -69,6 +91,9 @@ def plan(found: DiskState, alive: frozenset[str], boot_id: str) -> Repair:
         dead_leases=tuple(name for name in found.leases if name not in leases),
         dead_objects=tuple(name for name in found.objects if name not in objects),
         leftovers=found.staging,
+        pins=tuple(pins.values()),
+        dead_pins=tuple(name for name in found.pins if name not in pins),
+        quarantine=found.quarantine,
     )
 
 

@@ -22,7 +22,8 @@ from cache_manager import disk
 from cache_manager.entry import CacheEntry, read_object
 from cache_manager.layout import CacheLayout
 from cache_manager.lease import Lease
-from cache_manager.reconcile import DiskState, FoundEntry, Repair
+from cache_manager.pin import Pin
+from cache_manager.reconcile import DiskState, FoundEntry, Quarantined, Repair
 from cache_manager.sif import HEADER_BYTES
 from cache_manager.status import HookStatus, StatusError
 
@@ -140,6 +141,8 @@ class Store:
             staging=_names(layout.staging),
             trash=_names(layout.trash),
             objects={name: _read_object(Path(layout.objects) / name) for name in _names(layout.objects)},
+            pins={name: _read_pin(Path(layout.pins) / name) for name in _names(layout.pins)},
+            quarantine=tuple(_quarantined(Path(layout.quarantine) / name) for name in _names(layout.quarantine)),
         )
 
     def _found_entry(self, directory: Path) -> FoundEntry:
@@ -151,14 +154,15 @@ class Store:
         return FoundEntry(directory.name, entry, _image_bytes(directory / IMAGE, entry.format))
 
     def repair(self, repair: Repair) -> None:
-        """Apply what reconcile planned; empty the trash, and the quarantine: its bytes are counted by nobody now."""
-        self.empty_quarantine()
+        """Apply what reconcile planned, and empty the trash."""
         for name in repair.broken_entries:
             self.discard(Path(self.layout.entries) / name)
         for name in repair.dead_leases:
             self.discard(Path(self.layout.leases) / name)
         for name in repair.dead_objects:
             self.discard(Path(self.layout.objects) / name)
+        for name in repair.dead_pins:
+            self.discard(Path(self.layout.pins) / name)
         for name in repair.leftovers:
             self.discard(self._staging_dir(name))
         for name in _names(self.layout.trash):
@@ -203,17 +207,19 @@ class Store:
         """Take an entry out of sight and return its place in the trash, to be removed by `remove`."""
         return self._to_trash(Path(self.layout.entries) / key)
 
-    def quarantine(self, key: str) -> None:
-        """Take a bad entry out of use and keep it to be looked at."""
-        place = Path(self.layout.quarantine) / key
+    def quarantine(self, entry: CacheEntry, why: str, now: float) -> Quarantined:
+        """Take a bad entry out of use and keep it to be looked at; its record then says why, and since when."""
+        place = Path(self.layout.quarantine) / entry.key
         self.discard(place)
-        (Path(self.layout.entries) / key).rename(place)
+        (Path(self.layout.entries) / entry.key).rename(place)
+        record = json.loads(entry.to_json()) | {"quarantined_at": now, "why": why[:1000]}
+        with suppress(OSError):  # it is out of use all the same
+            self._replace(place / RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
+        return Quarantined(entry.key, entry.name, entry.disk_bytes, entry.inodes, why, now)
 
-    def empty_quarantine(self) -> list[Path]:
-        """Give up what is in quarantine; the places in the trash are removed by `remove`."""
-        names = _names(self.layout.quarantine)
-        trashed = (self._to_trash(Path(self.layout.quarantine) / name) for name in names)
-        return [path for path in trashed if path]
+    def release_quarantine(self, key: str) -> Path | None:
+        """Give up what is in quarantine under this key; its place in the trash is removed by `remove`."""
+        return self._to_trash(Path(self.layout.quarantine) / key)
 
     def remove(self, trashed: Path) -> None:
         """Remove what `evict` returned; may take long."""
@@ -258,9 +264,14 @@ class Store:
             written = 0
         return max(written, staging.taken_bytes if staging else 0)
 
-    def touch(self, key: str, now: float) -> None:
-        """Remember the last use of an entry."""
-        os.utime(self.layout.entries / key / RECORD, (now, now))
+    def touch(self, entry: CacheEntry, now: float) -> None:
+        """Remember the last use of an entry. A record that was lost is written again."""
+        record = self.layout.entries / entry.key / RECORD
+        try:
+            os.utime(record, (now, now))
+        except FileNotFoundError:
+            self._replace(Path(record), entry.to_json())
+            os.utime(record, (now, now))
 
     def write_lease(self, lease: Lease) -> None:
         """Write a lease file. No sync: power loss ends the holders too."""
@@ -269,6 +280,24 @@ class Store:
     def remove_lease(self, file_name: str) -> None:
         """Remove a lease file."""
         (Path(self.layout.leases) / file_name).unlink(missing_ok=True)
+
+    def write_pin(self, pin: Pin) -> None:
+        """Write a pin's file; it survives power loss."""
+        path = Path(self.layout.pins) / pin.file_name
+        self._replace(path, pin.to_json(), sync=True)
+        _sync(path.parent)
+
+    def remove_pin(self, pin: Pin) -> None:
+        """Remove a pin's file."""
+        (Path(self.layout.pins) / pin.file_name).unlink(missing_ok=True)
+
+    def write_heartbeat(self, text: str) -> None:
+        """Say who has this root."""
+        self._replace(Path(self.layout.heartbeat), text)
+
+    def beat(self) -> None:
+        """Say that the manager still runs."""
+        os.utime(self.layout.heartbeat)
 
     def write_object(self, name: str, record: dict[str, str | float]) -> None:
         """Write what is known of a URL; losing it costs a request, no more."""
@@ -281,9 +310,13 @@ class Store:
     def _staging_dir(self, nonce: str) -> Path:
         return Path(self.layout.staging) / nonce
 
-    def _replace(self, path: Path, text: str) -> None:
+    def _replace(self, path: Path, text: str, *, sync: bool = False) -> None:
         beside = Path(self.layout.staging) / f"{path.name}.{os.urandom(4).hex()}"
-        beside.write_text(text, encoding="utf-8")
+        with beside.open("x", encoding="utf-8") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         beside.rename(path)
 
 
@@ -308,6 +341,32 @@ def _read_lease(path: Path) -> Lease | None:
         return Lease.from_json(_read(path))
     except (OSError, ValueError):
         return None
+
+
+def _read_pin(path: Path) -> Pin | None:
+    try:
+        return Pin.from_json(_read(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _quarantined(place: Path) -> Quarantined:
+    """Return what lies in quarantine; the record knows what it takes, so that a start does not walk through it."""
+    try:
+        text = _read(place / RECORD)
+        entry, values = CacheEntry.from_json(text, 0.0), read_object(text)
+        since = values.get("quarantined_at")
+        if entry.key == place.name:
+            why = str(values.get("why", "")) or "unknown"
+            at = float(since) if isinstance(since, (int, float)) else 0.0
+            return Quarantined(entry.key, entry.name, entry.disk_bytes, entry.inodes, why, at)
+    except (OSError, ValueError):
+        pass
+    try:
+        size, inodes = disk.measure(str(place))
+    except OSError:
+        size, inodes = 0, 1
+    return Quarantined(place.name, "?", size, inodes, "its record cannot be read", 0.0)
 
 
 def _read_object(path: Path) -> dict[str, str | float] | None:

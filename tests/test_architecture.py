@@ -31,6 +31,7 @@ CORE: Final = {
     "policy",
     "entry",
     "lease",
+    "pin",
     "eviction",
     "reconcile",
     "settings",
@@ -58,8 +59,20 @@ EDGES: Final = {
     "helper",
     "configuration",
     "client",
+    "readback",
 }
-MANAGER: Final = {"cache", "fetcher", "locator", "broker", "advertise", "server", "reports", "manager", "checkup"}
+MANAGER: Final = {
+    "cache",
+    "pins",
+    "fetcher",
+    "locator",
+    "broker",
+    "advertise",
+    "server",
+    "reports",
+    "manager",
+    "checkup",
+}
 TOOLS: Final = {
     "__main__",
     "commands",

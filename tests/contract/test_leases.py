@@ -118,7 +118,7 @@ def test_a_full_cache_takes_a_job_as_soon_as_another_has_ended(make_site: StartS
     assert [one.answer().code for one in holders_] == [0, 0]
     refused = site.run_hook(third)
     assert refused.code == 420
-    assert "could free 0 B" in refused.message
+    assert "freed 0 B" in refused.message
     assert names(site) == {"first", "second"}
     holders_[0].end()
     site.wait_for(lambda: site.ask("status")["leases"] == 1, "the end of the lease")

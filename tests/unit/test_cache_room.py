@@ -89,7 +89,7 @@ def test_an_image_in_use_is_never_evicted(tmp_path: Path) -> None:
             error = refused(bench, "1", 80)
             assert error.status is HookStatus.CACHE_FULL
             assert error.message.startswith(
-                "htc/rocky:9: no room in the cache (wanted 8.0 MB, could free 2.0 MB, 4.0 MB"
+                "htc/rocky:9: no room in the cache (wanted 8.0 MB, freed 0 B: 2.0 MB would not be enough; 4.0 MB in"
             )
             assert names(bench) == "abc"
             bench.cache.reserve("1", "d", 55 * UNIT)

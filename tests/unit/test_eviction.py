@@ -1,4 +1,4 @@
-"""Which entries go: least recently used first, never one in use, and no more than needed."""
+"""Which entries go: least recently used first, never one that is held, and no more than needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_manager.entry import CacheEntry
-from cache_manager.eviction import Cap, EvictionPlan, Usage, down_to, make_room
+from cache_manager.eviction import Cap, EvictionPlan, Usage, down_to, make_room, watermarks
 from tests.unit.builders import entry, key_of
 
 PLENTY = 10**12
@@ -82,6 +82,38 @@ def test_of_entries_used_at_the_same_time_the_oldest_goes_first() -> None:
         assert names(plan, entries) == ["old"]
 
 
+def test_of_entries_of_the_same_age_the_lower_key_goes_first() -> None:
+    """Two managers with the same disk plan the same."""
+    twins = [entry(name, disk=100, created_at=1.0, used_at=50.0) for name in "abcdef"]
+    plan = make_room(reversed(twins), (), used(twins), Usage(300, 0), Cap(600, 0, PLENTY))
+    assert list(plan.keys) == sorted(one.key for one in twins)[:3]
+
+
+@pytest.mark.parametrize(
+    ("usage", "cap", "expected"),
+    [
+        (Usage(900, 0), Cap(1000, 0, 0), None),
+        (Usage(901, 0), Cap(1000, 0, 0), Usage(800, 0)),
+        (Usage(1, 10**6), Cap(1000, 0, 0), None),
+        (Usage(1, 90), Cap(1000, 100, 0), None),
+        (Usage(1, 91), Cap(1000, 100, 0), Usage(800, 80)),
+        (Usage(901, 1), Cap(1000, 100, 0), Usage(800, 80)),
+    ],
+    ids=["at the mark", "above", "no cap on files", "files at the mark", "files above", "both caps"],
+)
+def test_background_eviction_begins_above_the_high_watermark_of_bytes_or_files(
+    usage: Usage, cap: Cap, expected: Usage | None
+) -> None:
+    """And goes down to the low one of both."""
+    assert watermarks(usage, cap, 90, 80) == expected
+
+
+def test_background_eviction_counts_files_too() -> None:
+    """A few unpacked images may hold all the files that a site allows."""
+    trees = [entry(name, disk=10, inodes=40, used_at=moment) for name, moment in (("a", 10.0), ("b", 20.0))]
+    assert names(down_to(trees, (), Usage(20, 95), Usage(800, 80), PLENTY), trees) == ["a"]
+
+
 ENTRIES = st.lists(
     st.builds(
         entry,
@@ -144,7 +176,7 @@ def test_background_eviction_stops_at_its_target_and_spares_the_young(
     entries: list[CacheEntry], in_use: set[str], target: int, youngest_at: float
 ) -> None:
     """Unlike a waiting job it takes what it can get, even if that is not enough."""
-    plan = down_to(entries, in_use, used(entries), target, youngest_at)
+    plan = down_to(entries, in_use, used(entries), Usage(target, 0), youngest_at)
     gone = [one for one in entries if one.key in plan.keys]
     assert all(one.created_at <= youngest_at and one.key not in in_use for one in gone)
     left = used(entries).size_bytes - used(gone).size_bytes

@@ -301,7 +301,7 @@ def test_leases_and_objects_are_replaced_whole(store: Store) -> None:
 def test_the_last_use_is_found_again(store: Store) -> None:
     """It decides who is evicted after a restart."""
     one = put(store, "a")
-    store.touch(one.key, 1_700_000_000.0)
+    store.touch(one, 1_700_000_000.0)
     (found,) = store.scan().entries
     assert found.entry is not None
     assert (found.entry, found.entry.last_used_at, found.image_bytes) == (one, 1_700_000_000.0, 5)
