@@ -14,9 +14,17 @@ COMMANDS: Final = {
     "config": "print HTCondor's configuration for this installation",
     "status": "show the cache's health, use and fetches",
     "list": "show the images in the cache",
+    "show": "show one image with its origin and history",
     "explain": "show how a job ad would be answered, without fetching",
+    "prefetch": "bring images in before jobs ask",
+    "pin": "keep images, also when no job uses them",
+    "unpin": "keep images no longer",
+    "evict": "give named images up",
+    "cleanup": "free what nobody needs: partial fetches, orphans, old images, caches of dead pilots",
+    "verify": "read images back against their digests",
     "doctor": "check what the cache needs on this EP",
     "advertise": "print the slot attributes, for a startd cron job",
+    "metrics": "print the manager's numbers for Prometheus",
 }
 
 

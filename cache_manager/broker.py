@@ -104,6 +104,7 @@ class Broker:
         self.locator = Locator(cache, clock)
         self.fetcher = Fetcher(cache, runner, clock)
         self._abilities = runner.abilities
+        self.cache = cache
         self._cache = cache
         self._settings = settings
         self._clock = clock

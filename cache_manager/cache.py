@@ -80,7 +80,7 @@ class Cache:
         self._quick_ends: Counter[str] = Counter()
         self.quarantined: dict[str, Quarantined] = {}
         """What was taken out of use, until room is needed."""
-        self.pins = Pins(store)
+        self.pins = Pins(store, clock)
         self._seen: dict[str, Signature] = {}
         self.trouble = ""
         """Why the root cannot be used; empty if it can."""

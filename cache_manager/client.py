@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from cache_manager import protocol
 from cache_manager.protocol import ProtocolError
@@ -17,11 +18,35 @@ class ManagerDown(Exception):  # noqa: N818 - a finding
     """Nobody answers on the socket; the text says which and why."""
 
 
+class Refused(Exception):  # noqa: N818 - a finding
+    """The manager answers that it cannot or may not; the text says why."""
+
+
 def ask(path: str, verb: str, body: bytes = b"", **keys: str | int) -> bytes:
     """Return the body of the manager's answer. Raises ManagerDown."""
     for reply in follow(path, verb, body, LIMIT_S, **keys):
         return reply
     raise ManagerDown(f"{path}: the manager ended in mid-answer")
+
+
+def work(path: str, verb: str, **wishes: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - whatever JSON can say
+    """Have the manager do something: yield how far it is, and at last its result. Raises ManagerDown, Refused."""
+    for reply in follow(path, verb, json.dumps(wishes).encode(), LIMIT_S):
+        answer: dict[str, Any] = json.loads(reply)
+        if "error" in answer:
+            raise Refused(str(answer["error"]))
+        yield answer
+        if answer.get("done"):
+            return
+    raise ManagerDown(f"{path}: the manager ended in mid-answer")
+
+
+def report(path: str, verb: str, **wishes: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON can say
+    """Return what the manager says to a question. Raises ManagerDown, Refused."""
+    answer: dict[str, Any] = json.loads(ask(path, verb, json.dumps(wishes).encode()))
+    if "error" in answer:
+        raise Refused(str(answer["error"]))
+    return answer
 
 
 def follow(path: str, verb: str, body: bytes = b"", limit_s: float | None = None, **keys: str | int) -> Iterator[bytes]:

@@ -40,6 +40,11 @@ class CacheEntry:
         """`sif` or `sandbox`."""
         return self.key.partition(".")[2]
 
+    @property
+    def shown(self) -> str:
+        """The name for tables and programs, which others than the owner of a credential may read."""
+        return self.name if self.public else "(private)"
+
     def to_json(self) -> str:
         """Return the record that lies beside the image; last use is the record's mtime."""
         values = asdict(self)

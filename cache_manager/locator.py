@@ -205,6 +205,10 @@ class Locator:
             ]
         )
 
+    def down(self) -> dict[str, str]:
+        """Return the trees that do not answer, each with the reason: for `status`."""
+        return {base: one.why for base, one in self._down.current(self._clock())}
+
     def close(self) -> None:
         """End the children; threads that wait for a network are left behind."""
         for helper in (*self._helpers.values(), *self._foreign.values()):

@@ -15,28 +15,35 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from cache_manager import __version__, advertise, configuration, runtime, updatead
+from cache_manager import __version__, advertise, configuration, processes, runtime, updatead
+from cache_manager.admin import Admin
 from cache_manager.broker import Broker
 from cache_manager.cache import POLL_S, Cache
 from cache_manager.configuration import ConfigurationError
 from cache_manager.fetcher import Runner
 from cache_manager.health import Failure, Health
+from cache_manager.heartbeat import BEAT_S, Heartbeat
+from cache_manager.images import Images
 from cache_manager.jobad import JobRequest
 from cache_manager.layout import CacheLayout
 from cache_manager.locator import Locator
 from cache_manager.policy import Verdict
 from cache_manager.reports import Condition, Reports
 from cache_manager.runtime import Runtime
-from cache_manager.server import Server
+from cache_manager.scrub import Scrubber
+from cache_manager.server import Server, Verbs
 from cache_manager.settings import Settings, SettingsError
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.store import Store
 from cache_manager.unpacker import Unpacker
+from cache_manager.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
 TIDY_S: Final = 10.0
 RECHECK_S: Final = 10.0
+SCRUB_S: Final = 5.0
+"""How often the scrub looks whether an entry is due."""
 LOOK_S: Final = 60.0
 """How long an EP that failed takes no container jobs, at least."""
 
@@ -69,11 +76,17 @@ class Manager:
         self._tests_before_jobs = knobs.get("SINGULARITY_RUN_TEST_BEFORE_JOB", "true").lower() not in {"false", "0"}
         self._tell_runtime()
         self.health = Health()
-        reports = Reports(self.broker, self.cache, lambda: self.settings, runner.abilities, self._condition).verbs
-        self.server = Server(self.broker, reports, lambda: updatead.render(self._attributes()), self._judged)
+        self.scrubber = Scrubber(self.cache, lambda: self.settings)
+        self.reports = Reports(self.broker, self.scrubber, lambda: self.settings, runner.abilities, self._condition)
+        self.server = Server(self.broker, self._verbs(), lambda: updatead.render(self._attributes()), self._judged)
         self._lock = FileLock(str(layout.lock), mode=0o644)
         self._tests: set[asyncio.Future[None]] = set()
         self._ending = asyncio.Event()
+
+    def _verbs(self) -> Verbs:
+        images, upkeep = Images(self.cache, self.scrubber), Upkeep(self.cache, lambda: self.settings)
+        works = {"verify": self.scrubber.verify, "cleanup": upkeep.cleanup}
+        return Verbs(self.reports.verbs | images.verbs, Admin(self.broker, self.cache).verbs | works)
 
     @property
     def locator(self) -> Locator:
@@ -91,6 +104,7 @@ class Manager:
 
     def _judged(self, request: JobRequest, verdict: Verdict) -> None:
         """Learn from an answer; a job that is left as it is says nothing."""
+        self.reports.judged(request, verdict)
         before = self.trouble
         if verdict.image is not None:
             self.health.succeeded()
@@ -159,6 +173,8 @@ class Manager:
             loop.create_task(self._every(RELOAD_S, self._reload)),
             loop.create_task(self._try_runtime()),
             loop.create_task(self._every(LOOK_S, self._try_runtime)),
+            loop.create_task(self._every(BEAT_S, self._beat)),
+            loop.create_task(self._every(SCRUB_S, self.scrubber.run)),
         ]
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.append(loop.create_task(self._reconfigure())))
         log.info("cache manager %s serves %s on %s", __version__, self.settings.root, self.settings.socket)
@@ -168,6 +184,7 @@ class Manager:
         for task in tasks:
             task.cancel()
         self.locator.close()
+        self.scrubber.close()
         self._lock.release()
 
     def _load(self) -> None:
@@ -179,6 +196,7 @@ class Manager:
             self.cache.store.prepare()
             self._lock.acquire(timeout=0)
             self.cache.load()
+            self._mark()
             self._root_trouble = ""
         except Timeout:
             raise ManagerError(f"cache {self.settings.root}: another manager has it") from None
@@ -200,6 +218,19 @@ class Manager:
 
     async def _tidy(self) -> None:
         self.cache.tidy(time.time())
+
+    def _mark(self) -> None:
+        """Mark the root as ours, and say who has it. Raises OSError."""
+        manager = processes.holder(os.getpid())
+        if manager is not None:
+            self.cache.store.write_heartbeat(Heartbeat(processes.place(), manager, __version__).to_json())
+
+    async def _beat(self) -> None:
+        """Say that the root has a living manager."""
+        try:
+            self.cache.store.beat()
+        except FileNotFoundError:
+            self._mark()
 
     async def _poll(self) -> None:
         self.cache.poll_holders()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from cache_manager.pin import Pin, canonical
@@ -15,9 +16,11 @@ log = logging.getLogger(__name__)
 class Pins:
     """What admins keep. The rule is in `pin.py`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._clock = clock
         self._pins: dict[str, Pin] = {}
+        self._expected: set[str] = set()
         self.keys: frozenset[str] = frozenset()
         """The keys that some pin holds."""
 
@@ -52,16 +55,27 @@ class Pins:
         self._pins.pop(pin.reference, None)
         self._index()
 
+    def expect(self, reference: str) -> None:
+        """Have what is served next under a reference pinned in that moment: nothing can evict it before."""
+        self._expected.add(reference)
+
+    def expect_no_more(self, reference: str) -> None:
+        """Undo `expect`."""
+        self._expected.discard(reference)
+
     def follow(self, name: str, key: str) -> None:
         """Move the pin of a name, if there is one, to the entry that was just served under it."""
-        pin = self._pins.get(canonical(name)) if self._pins else None
-        if pin is None or pin.key == key:
+        if not self._pins and not self._expected:
             return
-        log.info("pin %s: moves from %s to %s", pin.reference, pin.key, key)
+        reference = canonical(name)
+        pin = self._pins.get(reference)
+        if reference not in self._expected if pin is None else pin.key == key:
+            return
+        log.info("pin %s: holds %s%s", reference, key, f" instead of {pin.key}" if pin else "")
         try:
-            self.put(pin.reference, key, pin.pinned_at)
+            self.put(reference, key, self._clock())
         except OSError as error:
-            log.warning("pin %s: cannot be moved to %s: %s", pin.reference, key, error)
+            log.warning("pin %s: cannot be moved to %s: %s", reference, key, error)
 
     def _index(self) -> None:
         self.keys = frozenset(pin.key for pin in self._pins.values())

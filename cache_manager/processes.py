@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from cache_manager.heartbeat import Place
 from cache_manager.lease import Holder
 
 _CREDENTIALS = struct.Struct("3i")
@@ -37,6 +38,15 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def place() -> Place:
+    """Return where this process's pids mean something."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no path, a name
+    except OSError:
+        namespace = ""
+    return Place(os.uname().nodename, boot_id(), namespace)
 
 
 def _stat(pid: int) -> tuple[int, int] | None:

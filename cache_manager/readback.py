@@ -53,14 +53,16 @@ def look(entry: CacheEntry, image: str, seen: Signature | None) -> tuple[str, Si
 
 @dataclass
 class Reading:
-    """A full reading of one entry, in a thread. `rate` is in bytes a second, 0 as fast as it goes, asked on the way.
+    """A full reading of one entry, in a thread.
+
+    `rate` is asked on the way: bytes a second, 0 as fast as it goes, None to stop.
 
     `drop_pages` keeps what was read out of the page cache, which jobs need for themselves.
     """
 
     entry: CacheEntry
     directory: str
-    rate: Callable[[], int] = lambda: 0
+    rate: Callable[[], int | None] = lambda: 0
     drop_pages: bool = True
     done_bytes: int = 0
     seconds: float = 0.0
@@ -117,6 +119,8 @@ class Reading:
         digest = hashlib.sha256()
         while not self.stop.is_set():
             began, rate = time.monotonic(), self.rate()
+            if rate is None:
+                break
             size = min(CHUNK_BYTES, max(4096, rate // SLICES_A_SECOND)) if rate else CHUNK_BYTES
             data = os.pread(descriptor, size, self.done_bytes)
             if not data:

@@ -8,9 +8,9 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from cache_manager.broker import Broker, Caller, ProbeResult, TestResult
 from cache_manager.policy import Verdict
 from cache_manager.processes import Peer
 from cache_manager.protocol import Header, ProtocolError
+from cache_manager.selection import NotDone
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
 
@@ -36,7 +37,52 @@ MARGIN_S: Final = 2.0
 GONE_S: Final = 0.5
 """How often a waiting request looks whether its hook is still there."""
 
-Report = Callable[[Header, bytes], Awaitable[dict[str, Any]]]
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an admin command asks, and who asks."""
+
+    header: Header
+    body: bytes
+    peer: Peer
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the kernel says that root or the manager's own user asks."""
+        return self.peer.uid in {0, os.geteuid()}
+
+    @property
+    def wishes(self) -> dict[str, Any]:
+        """What the command's arguments say. Raises NotDone."""
+        try:
+            wishes = json.loads(self.body or b"{}")
+        except (ValueError, RecursionError):
+            wishes = None
+        if not isinstance(wishes, dict):
+            raise NotDone("the request's body is no JSON object")
+        return wishes
+
+    def words(self, name: str) -> list[str]:
+        """Return a list of words among the arguments. Raises NotDone."""
+        words = self.wishes.get(name, [])
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise NotDone(f"{name}: is no list of words")
+        return words
+
+
+Report = Callable[[Question], Awaitable[dict[str, Any]]]
+"""Answers a question that anybody may ask."""
+
+Work = Callable[[Question], AsyncGenerator[dict[str, Any]]]
+"""Does what root and the manager's user may ask for: says how far it is, and at the end the result (`done`)."""
+
+
+@dataclass(frozen=True)
+class Verbs:
+    """What the admin commands may ask for."""
+
+    reports: Mapping[str, Report] = field(default_factory=dict)
+    works: Mapping[str, Work] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +118,14 @@ class Server:
     def __init__(
         self,
         broker: Broker,
-        reports: Mapping[str, Report],
+        verbs: Verbs,
         advertised: Callable[[], bytes],
         judged: Callable[[jobad.JobRequest, Verdict], None],
     ) -> None:
         self.changes = 0
         """Counts the changes that followers of `advertise` may want to hear of."""
         self._broker = broker
-        self._reports = reports
+        self._verbs = verbs
         self._advertised = advertised
         self._judged = judged
         self._connections: Counter[int] = Counter()
@@ -127,15 +173,35 @@ class Server:
             await self._prepare(line, header, body)
         elif verb == "advertise":
             await self._advertise(line, follow="follow" in header.keys)
-        elif verb in self._reports:
-            try:
-                reply = await self._reports[verb](header, body)
-            except Exception as error:  # an admin's question must not end the connection without a word
-                log.exception("verb %s", verb)
-                reply = {"error": f"{type(error).__name__}: {error}"}
-            await line.send(protocol.frame(json.dumps(reply).encode()))
         else:
-            await line.send(protocol.frame(json.dumps({"error": f"unknown verb {verb!r}"}).encode()))
+            await self._ask(line, verb, Question(header, body, line.peer))
+
+    async def _ask(self, line: Line, verb: str, question: Question) -> None:
+        """Answer an admin command in JSON."""
+
+        async def say(reply: dict[str, Any]) -> None:
+            await line.send(protocol.frame(json.dumps(reply).encode()))
+
+        try:
+            if verb in self._verbs.reports:
+                await say(await self._verbs.reports[verb](question))
+            elif verb not in self._verbs.works:
+                await say({"error": f"unknown verb {verb!r}"})
+            elif not question.may_change:
+                allowed = f"only root and the manager's user (uid {os.geteuid()}) may do that"
+                log.warning("refused %s to uid %d", verb, question.peer.uid)
+                await say({"error": f"{verb}: {allowed}, you are uid {question.peer.uid}"})
+            else:
+                async with aclosing(self._verbs.works[verb](question)) as replies:
+                    async for reply in replies:
+                        await say(reply)
+        except NotDone as error:
+            await say({"error": str(error)})
+        except (ConnectionError, EOFError):
+            raise
+        except Exception as error:  # an admin's question must not end the connection without a word
+            log.exception("verb %s", verb)
+            await say({"error": f"{type(error).__name__}: {error}"})
 
     async def _prepare(self, line: Line, header: Header, body: bytes) -> None:
         task = asyncio.ensure_future(self._answer(line, header, body))

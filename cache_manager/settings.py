@@ -207,6 +207,9 @@ class Settings:
         "MIN_RATE", "1 MB", parse_size, "a transfer may take its size / MIN_RATE, plus start-up"
     )
     stall_timeout_s: float = _knob("STALL_TIMEOUT", "60s", _patience, "no bytes for so long end a transfer")
+    scrub_rate_bytes: int = _knob(
+        "SCRUB_RATE", "5 MB", parse_size, "bytes a second at which images are read back in the background; 0: never"
+    )
     allow: tuple[str, ...] = _knob("ALLOW", "*", _words, "globs of the image references that may run")
     convert_memory_bytes: int = _knob(
         "CONVERT_MEMORY", "512 MB", _memory, "memory of each process that unpacks an image; 256 MB at least"

@@ -215,7 +215,7 @@ class Store:
         record = json.loads(entry.to_json()) | {"quarantined_at": now, "why": why[:1000]}
         with suppress(OSError):  # it is out of use all the same
             self._replace(place / RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
-        return Quarantined(entry.key, entry.name, entry.disk_bytes, entry.inodes, why, now)
+        return Quarantined(entry.key, entry.shown, entry.disk_bytes, entry.inodes, why, now)
 
     def release_quarantine(self, key: str) -> Path | None:
         """Give up what is in quarantine under this key; its place in the trash is removed by `remove`."""
@@ -359,7 +359,7 @@ def _quarantined(place: Path) -> Quarantined:
         if entry.key == place.name:
             why = str(values.get("why", "")) or "unknown"
             at = float(since) if isinstance(since, (int, float)) else 0.0
-            return Quarantined(entry.key, entry.name, entry.disk_bytes, entry.inodes, why, at)
+            return Quarantined(entry.key, entry.shown, entry.disk_bytes, entry.inodes, why, at)
     except (OSError, ValueError):
         pass
     try:

@@ -34,6 +34,9 @@ CORE: Final = {
     "pin",
     "eviction",
     "reconcile",
+    "cleanup",
+    "heartbeat",
+    "selection",
     "settings",
     "memory",
     "condorconfig",
@@ -60,6 +63,7 @@ EDGES: Final = {
     "configuration",
     "client",
     "readback",
+    "pilots",
 }
 MANAGER: Final = {
     "cache",
@@ -69,7 +73,11 @@ MANAGER: Final = {
     "broker",
     "advertise",
     "server",
+    "scrub",
     "reports",
+    "images",
+    "admin",
+    "upkeep",
     "manager",
     "checkup",
 }
@@ -82,6 +90,15 @@ TOOLS: Final = {
     "commands.doctor",
     "commands.status",
     "commands.list",
+    "commands.show",
+    "commands.progress",
+    "commands.prefetch",
+    "commands.pin",
+    "commands.unpin",
+    "commands.evict",
+    "commands.cleanup",
+    "commands.verify",
+    "commands.metrics",
     "commands.explain",
     "commands.advertise",
 }
@@ -106,8 +123,9 @@ THIRD_PARTY: Final = {
     "classad2": {"ads"},
     "requests": {"sources.transport", "sources.stratum"},
     "urllib3": {"sources.transport", "sources.stratum"},
-    "filelock": {"manager"},
-    "rich": {"commands.common"},
+    "filelock": {"manager", "upkeep", "commands.cleanup"},
+    "prometheus_client": {"commands.metrics"},
+    "rich": {"commands.common", "commands.progress"},
     "htcondor2": set(),
 }
 """Where each may be imported; htcondor2 only in the configuration's child, which is a text."""

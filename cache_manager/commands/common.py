@@ -6,18 +6,25 @@ import argparse
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cache_manager.configuration import ConfigurationError, read_knobs
 from cache_manager.settings import Settings, SettingsError, socket_path
 from cache_manager.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
 
 
 MAX_CELL: Final = 2000
 """Longest text in a table. Names of images are other people's: control characters do not reach a terminal."""
+
+
+WIDE: Final = 110
+"""From so many columns on a table has room for what is only nice to know."""
 
 
 class CommandError(Exception):
@@ -57,23 +64,85 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print for people; as wide as it has to be where nobody watches."""
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. `number`: to the right; `whole`: never broken; `wide`: only where there is room."""
+
+    name: str
+    number: bool = False
+    whole: bool = False
+    wide: bool = False
+
+
+def console() -> Console:
+    """Return what prints for people; as wide as it has to be where nobody watches."""
     from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False)
+
+
+def print_table(columns: Sequence[str | Column], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Print for people."""
     from rich.table import Table
 
-    table = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    screen = console()
+    known = [Column(one) if isinstance(one, str) else one for one in columns]
+    headed = any(one.name for one in known)
+    table = Table(
+        title=title or None,
+        box=None,
+        pad_edge=False,
+        show_header=headed,
+        header_style="bold",
+        title_justify="left",
+    )
+    kept = [number for number, one in enumerate(known) if not one.wide or screen.width >= WIDE]
+    for one in (known[number] for number in kept):
+        justify: Literal["left", "right"] = "right" if one.number else "left"
+        table.add_column(one.name, overflow="fold", no_wrap=one.whole or one.number, justify=justify)
     for row in rows:
-        table.add_row(*(printable(cell, MAX_CELL) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False).print(table)
+        table.add_row(*(printable(row[number], MAX_CELL) for number in kept))
+    screen.print(table)
+
+
+def as_argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a reader of sizes or times for argparse, which says what is wrong in the reader's words."""
+
+    def read(text: str) -> Any:  # noqa: ANN401 - what it reads
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+REF_HELP: Final = "a published name (htc/rocky:9), any other reference, a key, or 8 or more characters of its beginning"
+
+
+def add_refs(parser: argparse.ArgumentParser, many: str = "+") -> None:
+    """Add REF."""
+    parser.add_argument("refs", metavar="REF", nargs=many, help=REF_HELP)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 job`, `2 jobs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def in_words(seconds: float) -> str:
+    """Return a time in words, as short as it may be."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def ago(moment: float) -> str:
     """Return how long ago something was, in words."""
-    seconds = max(0.0, time.time() - moment)
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+    return f"{in_words(max(0.0, time.time() - moment))} ago"
+
+
+def clock(moment: float) -> str:
+    """Return a moment as a clock shows it here."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

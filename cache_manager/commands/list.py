@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Final
 
 from cache_manager import client
 from cache_manager.commands.common import (
+    Column,
     CommandError,
     add_json,
     ago,
@@ -21,7 +21,7 @@ from cache_manager.text import human_bytes
 HELP: Final = "Show the images in the cache, most recently used first."
 EXAMPLE: Final = "condor_image_cache list"
 
-_SHORT_DIGEST: Final = 19
+SHORT_KEY: Final = 12
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,22 +32,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the entries."""
     try:
-        state = json.loads(client.ask(socket(), "list"))
-    except (CommandError, client.ManagerDown) as error:
+        state = client.report(socket(), "list")
+    except (CommandError, client.ManagerDown, client.Refused) as error:
         return complain(error)
     if arguments.json:
         print_json(state["entries"])
         return 0
+    columns = (
+        "image",
+        Column("key", whole=True),
+        Column("format", whole=True, wide=True),
+        Column("size", number=True),
+        Column("files", number=True, wide=True),
+        Column("fetched", whole=True, wide=True),
+        Column("last used", whole=True),
+        Column("kept", whole=True),
+        "in use by jobs",
+    )
     rows = [
         (
             one["name"],
-            one["digest"][:_SHORT_DIGEST],
+            one["key"][:SHORT_KEY],
             one["format"],
             human_bytes(one["size_bytes"]),
+            str(one["inodes"]),
+            ago(one["created_at"]),
             ago(one["last_used_at"]),
+            "pin" if one["pins"] else "-",
             ", ".join(one["leases"]) or "-",
         )
         for one in state["entries"]
     ]
-    print_table(("image", "digest", "format", "size", "last used", "in use by jobs"), rows)
+    print_table(columns, rows)
     return 0

@@ -17,8 +17,8 @@ packages=(
     mount util-linux procps iproute2 attr less ca-certificates curl
     # the pool: squashfuse mounts SIFs, sshd is for condor_ssh_to_job
     condor apptainer squashfuse squashfs-tools openssh-server openssh-client
-    # the tests
-    python3 python3-venv python3-pip nginx busybox-static
+    # the tests; tmux is the terminal in which the admin commands are looked at
+    python3 python3-venv python3-pip nginx busybox-static tmux ncurses-base
 )
 
 say() { echo "tree.sh: $*" >&2; }
