@@ -29,14 +29,15 @@ log = logging.getLogger(__name__)
 AGAIN_S: Final = 86400.0
 """An entry is read in the background at most once in this time."""
 
+NEVER: Final = float("-inf")
 STEP_S: Final = 0.5
 NICEST: Final = 19
 
 
 def oldest_verified(entries: Iterable[CacheEntry], verified: Mapping[str, float], now: float) -> CacheEntry | None:
     """Return the entry that was not read for longest; None if all were read in the last AGAIN_S."""
-    due = [one for one in entries if now - verified.get(one.key, 0.0) >= AGAIN_S]
-    return min(due, key=lambda one: (verified.get(one.key, 0.0), one.created_at, one.key), default=None)
+    due = [one for one in entries if now - verified.get(one.key, NEVER) >= AGAIN_S]
+    return min(due, key=lambda one: (verified.get(one.key, NEVER), one.created_at, one.key), default=None)
 
 
 class Scrubber:
@@ -89,9 +90,10 @@ class Scrubber:
         finally:
             reading.stop.set()
             self.read_bytes += reading.done_bytes
-        if why and self._cache.entries.get(key) == reading.entry:
+        if not why:
+            self.verified_at[key] = self._clock()
+        elif self._cache.entries.get(key) == reading.entry:
             self._cache.quarantine(key, why)
-        self.verified_at[key] = self._clock()
         return why
 
     def close(self) -> None:
