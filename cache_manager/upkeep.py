@@ -20,6 +20,7 @@ from cache_manager.selection import NotDone
 from cache_manager.server import Question
 from cache_manager.settings import Settings
 from cache_manager.store import Store
+from cache_manager.text import human_bytes
 
 log = logging.getLogger(__name__)
 
@@ -105,16 +106,19 @@ def without_manager(settings: Settings, wishes: Wishes, now: float, *, dry_run: 
         return report(CleanupPlan((), 0), "")
     with FileLock(str(layout.lock), timeout=0, mode=0o644):
         store.prepare()
-        found, in_use = _observe(store)
+        found = _observe(store)
         plan = cleanup.plan(found, wishes, settings, now)
-        for item in () if dry_run else plan.items:
-            _apply_to_files(store, item)
-        held = {key: "in use" if key in in_use else "pinned" for key in found.held}
-        holding = f"{sum(one.disk_bytes for one in found.entries if one.key in held)} bytes in use or pinned"
-        return report(plan, holding)
+        if not dry_run:
+            for item in plan.items:
+                _apply_to_files(store, item)
+            for item in _observe(store).leftovers:  # what was known of the images that went
+                _apply_to_files(store, item)
+        used = sum(one.disk_bytes for one in found.entries if one.key in found.in_use)
+        pinned = sum(one.disk_bytes for one in found.entries if one.key in found.held - found.in_use)
+        return report(plan, f"{human_bytes(used)} in use, {human_bytes(pinned)} pinned")
 
 
-def _observe(store: Store) -> tuple[Found, frozenset[str]]:
+def _observe(store: Store) -> Found:
     """Look at a root as a start does."""
     state = store.scan()
     alive = frozenset(
@@ -137,7 +141,7 @@ def _observe(store: Store) -> tuple[Found, frozenset[str]]:
         *_many(store, "pins", repair.dead_pins, "pins that cannot be read"),
     )
     held = in_use | {pin.key for pin in repair.pins}
-    return Found(repair.entries, held, in_use, usage, leftovers, repair.quarantine), in_use
+    return Found(repair.entries, held, in_use, usage, leftovers, repair.quarantine)
 
 
 def _left_behind(store: Store, known: Collection[str], live: Collection[str], now: float) -> tuple[Item, ...]:
