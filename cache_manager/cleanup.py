@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from cache_manager.entry import CacheEntry
 from cache_manager.eviction import Cap, Usage, down_to, watermarks
 from cache_manager.reconcile import Quarantined
 from cache_manager.settings import Settings
-from cache_manager.text import human_bytes
-
-_DAY_S: Final = 86400.0
+from cache_manager.text import human_bytes, human_time
 
 
 class Kind(StrEnum):
@@ -129,6 +127,6 @@ def _less(usage: Usage, items: Iterable[Item]) -> Usage:
 
 
 def _image(entry: CacheEntry, why: str, now: float) -> Item:
-    unused = f"not used for {(now - entry.last_used_at) / _DAY_S:.1f} d"
+    unused = f"not used for {human_time(now - entry.last_used_at)}"
     what = f"{entry.shown} ({entry.key[:12]})"
     return Item(Kind.IMAGE, (entry.key,), what, entry.disk_bytes, entry.inodes, f"{why}; {unused}" if why else unused)

@@ -34,6 +34,14 @@ def shorten(text: str, limit_bytes: int) -> str:
     return raw[:half].decode(errors="ignore") + " ... " + raw[-half:].decode(errors="ignore")
 
 
+def human_time(seconds: float) -> str:
+    """Return a time as people say it: `5 min`."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
 def human_bytes(size: float) -> str:
     """Return a size as people read it: `3.1 MB`."""
     value = float(size)

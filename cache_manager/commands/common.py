@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cache_manager.configuration import ConfigurationError, read_knobs
 from cache_manager.settings import Settings, SettingsError, socket_path
-from cache_manager.text import printable
+from cache_manager.text import human_time, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,17 +130,9 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def in_words(seconds: float) -> str:
-    """Return a time in words, as short as it may be."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def ago(moment: float) -> str:
     """Return how long ago something was, in words."""
-    return f"{in_words(max(0.0, time.time() - moment))} ago"
+    return f"{human_time(time.time() - moment)} ago"
 
 
 def clock(moment: float) -> str:

@@ -22,6 +22,8 @@ HELP: Final = "Show the images in the cache, most recently used first."
 EXAMPLE: Final = "condor_image_cache list"
 
 SHORT_KEY: Final = 12
+MAX_JOBS: Final = 4
+"""So many jobs are named in the table; `--json` and `show` name all."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         Column("fetched", whole=True, wide=True),
         Column("last used", whole=True),
         Column("kept", whole=True),
-        "in use by jobs",
+        Column("jobs", number=True),
+        Column("in use by", wide=True),
     )
     rows = [
         (
@@ -59,9 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
             ago(one["created_at"]),
             ago(one["last_used_at"]),
             "pin" if one["pins"] else "-",
-            ", ".join(one["leases"]) or "-",
+            str(len(one["leases"])),
+            _some(one["leases"]),
         )
         for one in state["entries"]
     ]
     print_table(columns, rows)
     return 0
+
+
+def _some(jobs: list[str]) -> str:
+    more = f" and {len(jobs) - MAX_JOBS} more" if len(jobs) > MAX_JOBS else ""
+    return ", ".join(jobs[:MAX_JOBS]) + more or "-"

@@ -14,13 +14,12 @@ from cache_manager.commands.common import (
     ago,
     complain,
     counted,
-    in_words,
     print_json,
     print_table,
     socket,
 )
 from cache_manager.commands.list import SHORT_KEY
-from cache_manager.text import human_bytes
+from cache_manager.text import human_bytes, human_time
 
 HELP: Final = (
     "Show the cache's cap and use, leases, pins, fetches under way, the sources' health, and what failed last. Exit"
@@ -135,7 +134,7 @@ def _fetch_row(one: dict[str, Any]) -> tuple[str, ...]:
         human_bytes(one["bytes"]),
         human_bytes(one["of_bytes"]) if one["of_bytes"] else "?",
         f"{human_bytes(one['rate_bytes'])}/s",
-        "?" if one["left_s"] is None else in_words(one["left_s"]),
+        "?" if one["left_s"] is None else human_time(one["left_s"]),
         counted(one["waiting"], "job"),
         one["from"],
     )

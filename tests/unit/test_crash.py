@@ -154,8 +154,10 @@ def judge(moment: Moment, bench: Bench) -> None:
         assert hashlib.sha256(content).hexdigest() == key.partition(".")[0], f"{where}: {key} is not whole"
     assert facts["there"] <= set(cache.entries), f"{where}: an image is lost"
     assert not facts["gone"] & set(cache.entries), f"{where}: an image is back"
-    for name in ("staging", "trash", "quarantine"):
+    for name in ("staging", "trash"):
         assert not list((root / name).iterdir()), f"{where}: {name} is not empty"
+    kept = {path.name for path in (root / "quarantine").iterdir()}
+    assert kept == set(cache.quarantined), f"{where}: what is in quarantine is not counted"
     assert {path.name for path in (root / "entries").iterdir()} == set(cache.entries), f"{where}: an orphan"
     on_disk = disk.measure(str(root / "entries"))[0] - disk.measure(str(root / "leases"))[0]
     assert cache.usage.size_bytes >= on_disk, f"{where}: {cache.usage} accounted, {on_disk} bytes on disk"
