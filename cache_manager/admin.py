@@ -191,7 +191,9 @@ class Admin:
     def _progress(self, errand: Errand) -> Progress:
         about: Progress = {"ref": errand.ref, "state": "asking its sources", "bytes": 0, "of_bytes": 0, "seconds": 0.0}
         if errand.task.done():
-            return about | {"state": "done"}
+            result = self._result(errand, 0.0)
+            size = result.get("bytes") or 0
+            return about | {"state": "here" if result["done"] else "failed", "bytes": size, "of_bytes": size}
         for flight in self._broker.fetcher.under_way():
             if flight["name"] == errand.image.short:
                 return about | {name: flight[name] for name in ("bytes", "of_bytes", "seconds")} | {"state": "fetching"}
@@ -200,7 +202,6 @@ class Admin:
     def _result(self, errand: Errand, seconds: float) -> Progress:
         error = errand.task.exception()
         if error is not None:
-            log.error("prefetch %s", errand.ref, exc_info=error)
             return {"ref": errand.ref, "done": False, "message": f"{errand.ref}: {type(error).__name__}: {error}"}
         verdict = errand.task.result()
         if verdict.status is not HookStatus.OK or verdict.image is None or not verdict.image.key:

@@ -288,8 +288,10 @@ class Store:
         _sync(path.parent)
 
     def remove_pin(self, pin: Pin) -> None:
-        """Remove a pin's file."""
-        (Path(self.layout.pins) / pin.file_name).unlink(missing_ok=True)
+        """Remove a pin's file; it does not come back after power loss."""
+        path = Path(self.layout.pins) / pin.file_name
+        path.unlink(missing_ok=True)
+        _sync(path.parent)
 
     def write_heartbeat(self, text: str) -> None:
         """Say who has this root."""

@@ -91,6 +91,22 @@ def evictions(bench: Bench, recorder: Recorder) -> None:
     del two
 
 
+def pins(bench: Bench, recorder: Recorder) -> None:
+    """Pin two images, one by its name, which moves to another; and unpin one."""
+    one, two = (bring(bench, recorder, name).key for name in ("a:1", "b:1"))
+    bench.cache.pins.put(two, two, bench.now)
+    recorder.must("pinned", f"{two} {two}")
+    bench.cache.pins.put("a:1", one, bench.now)
+    recorder.must("pinned", f"{two} {two}", f"a:1 {one}")
+    recorder.must("pinned", f"{two} {two}")
+    bench.cache.pins.follow("a:1", two)
+    recorder.must("pinned", f"{two} {two}", f"a:1 {two}")
+    recorder.must("pinned", f"a:1 {two}")
+    (pin,) = (pin for pin in bench.cache.pins.all() if pin.reference == two)
+    bench.cache.pins.remove(pin)
+    recorder.must("unpinned", two)
+
+
 def quarantines(bench: Bench, recorder: Recorder) -> None:
     """One image is bad; room is needed later."""
     one = bring(bench, recorder, "a").key
@@ -112,7 +128,7 @@ def second_thoughts(bench: Bench, recorder: Recorder) -> None:
     bring(bench, recorder, "a")
 
 
-SCENARIOS: tuple[Scenario, ...] = (fetches, leases, evictions, quarantines, second_thoughts)
+SCENARIOS: tuple[Scenario, ...] = (fetches, leases, evictions, pins, quarantines, second_thoughts)
 
 
 def play(scenario: Scenario, root: Path) -> Recorder:
@@ -148,7 +164,8 @@ def judge(moment: Moment, bench: Bench) -> None:
     """Hold what the next manager has against what the last one had promised."""
     cache, root = bench.cache, bench.store.root
     where = f"before {moment.before}{' and a power loss' if moment.power_loss else ''}"
-    facts = {name: moment.facts.get(name, frozenset()) for name in ("there", "gone", "leased", "released")}
+    names = ("there", "gone", "leased", "released", "pinned", "unpinned")
+    facts = {name: moment.facts.get(name, frozenset()) for name in names}
     for key in cache.entries:
         content = Path(bench.store.layout.image(key)).read_bytes()
         assert hashlib.sha256(content).hexdigest() == key.partition(".")[0], f"{where}: {key} is not whole"
@@ -162,6 +179,10 @@ def judge(moment: Moment, bench: Bench) -> None:
     on_disk = disk.measure(str(root / "entries"))[0] - disk.measure(str(root / "leases"))[0]
     assert cache.usage.size_bytes >= on_disk, f"{where}: {cache.usage} accounted, {on_disk} bytes on disk"
     assert not cache.reservations
+    known = {f"{pin.reference} {pin.key}" for pin in cache.pins.all()}
+    assert facts["pinned"] <= known, f"{where}: a pin is lost"
+    assert not facts["unpinned"] & {pin.reference for pin in cache.pins.all()}, f"{where}: a pin is back"
+    assert len(list((root / "pins").iterdir())) == len(known), where
     held = {f"{holder.file_name} {key}" for holder, lease in cache.leases.items() for key in lease.keys}
     if not moment.power_loss:  # which ends the starters too
         assert facts["leased"] <= held, f"{where}: a lease is lost"
