@@ -196,7 +196,8 @@ class Admin:
             return about | {"state": "here" if result["done"] else "failed", "bytes": size, "of_bytes": size}
         for flight in self._broker.fetcher.under_way():
             if flight["name"] == errand.image.short:
-                return about | {name: flight[name] for name in ("bytes", "of_bytes", "seconds")} | {"state": "fetching"}
+                state = "unpacking" if flight["unpacks"] else "fetching"
+                return about | {name: flight[name] for name in ("bytes", "of_bytes", "seconds")} | {"state": state}
         return about
 
     def _result(self, errand: Errand, seconds: float) -> Progress:

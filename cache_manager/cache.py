@@ -341,8 +341,9 @@ class Cache:
         self.counters.quarantined += 1
         try:
             place = self.store.quarantine(entry, why, self._clock())
-        except FileNotFoundError:  # the whole entry is gone
-            self._forget(key)
+        except FileNotFoundError:
+            if self.store.is_there():  # else all may come back, as a file system that is mounted again
+                self._forget(key)
         except OSError as error:  # it stays counted, and is looked at again by whoever asks for it
             log.error("cannot quarantine %s: %s", key, error.strerror)  # noqa: TRY400 - it says it all
             self._seen.pop(key, None)

@@ -242,6 +242,10 @@ class Store:
             path.rename(target)
         return target
 
+    def is_there(self) -> bool:
+        """Whether the root is there at all: its file system may not be mounted now."""
+        return Path(self.layout.entries).is_dir()
+
     def image_bytes(self, key: str) -> int:
         """Return the size of an entry's image, -1 if there is none of its format."""
         return _image_bytes(Path(self.layout.image(key)), key.partition(".")[2])

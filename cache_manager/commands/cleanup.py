@@ -117,6 +117,7 @@ def _as_owner(root: str) -> Iterator[None]:
     if before[0] != 0 or owner.st_uid == 0:
         yield
         return
+    processes.boot_id()  # loads what may not be readable for the owner
     os.setegid(owner.st_gid)
     os.seteuid(owner.st_uid)
     try:

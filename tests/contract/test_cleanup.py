@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,16 @@ def test_a_root_says_which_manager_has_it(site: Site) -> None:
     assert json.loads(marker.read_text())["pid"] == site.pid
     site.stop()
     assert json.loads(marker.read_text())["kind"] == "htcondor-image-cache"
+
+
+def test_root_cleans_up_as_the_caches_owner() -> None:
+    """Without a manager too: nothing in the cache may become root's. Only root can be another user here."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        with Site(Path(directory)) as site:
+            write(site.root, {"staging/1-1/image": b"x" * 50_000})
+            owner = 65534 if os.geteuid() == 0 else os.geteuid()
+            for path in (site.root, site.root / "staging", *(site.root / "staging").rglob("*")):
+                os.chown(path, owner, -1)
+            assert whats(cleanup(site)) == [LEFT[0]]
+            assert {path.stat().st_uid for path in (site.root, *site.root.rglob("*"))} == {owner}

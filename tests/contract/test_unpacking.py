@@ -117,6 +117,24 @@ def test_the_next_job_is_a_hit_also_after_a_restart(ep: Site, origin: Origin) ->
     assert (entry["format"], entry["digest"]) == ("sandbox", f"sha256:{digest(body)}")
 
 
+def test_an_unpacked_image_is_brought_in_pinned_and_read_back(ep: Site, origin: Origin) -> None:
+    """A tree has no digest: its files and bytes are counted, and what differs is unpacked anew."""
+    body = sif("counted")
+    origin.serve(tree("htc/counted:1", body))
+    assert ep.command("pin", "htc/counted:1").returncode == 0
+    (one,) = json.loads(ep.command("show", "--json", "htc/counted:1").stdout)
+    assert (one["format"], one["pins"]) == ("sandbox", ["htc/counted:1"])
+    assert ep.command("verify").returncode == 0
+    (directory_of(ep, body) / "sif").unlink()
+    found = ep.command("verify", one["key"][:10])
+    assert found.returncode == 1
+    assert "QUARANTINED: 3 files are there, 4 were unpacked" in found.stdout
+    assert ep.run_hook(cvmfs_ad("htc/counted:1")).runs(str(directory_of(ep, body)), sandbox=True)
+    assert (directory_of(ep, body) / "sif").read_bytes() == body
+    assert ep.command("verify").returncode == 0
+    assert ep.ask("status")["pins"][0]["here"]
+
+
 def test_explain_says_that_it_will_be_unpacked(ep: Site, origin: Origin) -> None:
     """Before anything is fetched, and afterwards where it is."""
     body = sif("explained")

@@ -331,3 +331,19 @@ def test_a_tree_whose_top_is_no_directory_is_none(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     assert readback.look(one, str(file), None) == ("no directory", None)
+
+
+def test_a_root_that_is_not_mounted_loses_nothing(tmp_path: Path) -> None:
+    """Neither a hit nor the scrub takes it for damage: it may come back, whole."""
+
+    async def test(bench: Bench) -> None:
+        one, root = put(bench), bench.store.root
+        scrubber = Scrubber(bench.cache, lambda: bench.settings)
+        root.rename(tmp_path / "elsewhere")
+        assert bench.cache.find(Located(digest=one.digest)) is None
+        await scrubber.run()
+        assert (scrubber.findings, set(bench.cache.entries)) == (0, {one.key})
+        (tmp_path / "elsewhere").rename(root)
+        assert bench.cache.find(Located(digest=one.digest)) == one
+
+    run(tmp_path / "cache", test)
