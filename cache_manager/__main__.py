@@ -44,7 +44,12 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.configure(parser)
-    return int(module.run(parser.parse_args(words[1:])))
+    arguments = parser.parse_args(words[1:])
+    try:
+        return int(module.run(arguments))
+    except KeyboardInterrupt:
+        sys.stderr.write("condor_image_cache: interrupted\n")
+        return 1
 
 
 def _top_parser() -> argparse.ArgumentParser:

@@ -127,8 +127,9 @@ class Scrubber:
                         "seconds": time.monotonic() - began,
                     }
                 why = task.result()
-            finally:
+            finally:  # who asked may be gone
                 reading.stop.set()
+                task.cancel()
             done_bytes += reading.done_bytes
             log.info("verified %s: %s (%s)", entry.key, why or "whole", human_bytes(reading.done_bytes))
             results.append(_result(entry, reading, why))

@@ -91,14 +91,16 @@ def test_a_fetch_for_an_admin_goes_on_when_the_admin_leaves(stocked: Site, origi
     gate = Event()
     path = next(path for path in origin.routes if path.endswith(".sif") and "a__1" in path)
     origin.routes[path] = Reply(sif("htc/a:1", SIZE), gate=gate)
-    admin = stocked.popen([sys.executable, "-m", "cache_manager", "prefetch", "htc/a:1"], stdout=subprocess.DEVNULL)
+    argv = [sys.executable, "-m", "cache_manager", "prefetch", "htc/a:1"]
+    admin = stocked.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     stocked.wait_for(lambda: stocked.ask("status")["fetches"], "the fetch")
     assert "is being fetched now" in stocked.command("evict", "htc/a:1").stderr
     table = stocked.command("status").stdout
     assert "fetching" in table
     assert "300.0 kB" in table
     admin.send_signal(signal.SIGINT)
-    admin.wait()
+    assert admin.communicate() == (b"", b"condor_image_cache: interrupted\n")
+    assert admin.returncode == 1
     gate.set()
     stocked.wait_for(lambda: names(stocked) == {"htc/a:1"}, "the image")
 

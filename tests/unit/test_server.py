@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 import classad2
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from cache_manager.outcome import Served
 from cache_manager.policy import Verdict
+from cache_manager.processes import Peer
 from cache_manager.protocol import Header
-from cache_manager.server import block_of, read_request
+from cache_manager.selection import NotDone
+from cache_manager.server import Question, block_of, read_request
 from cache_manager.status import HookStatus, StatusError
 
 JOB = b'ClusterId = 1\nProcId = 0\nContainerImage = "/srv/x.sif"\n'
@@ -74,3 +77,24 @@ def test_a_verdict_without_an_image_touches_nothing_of_the_job(status: HookStatu
     """Only the status, and the reason if there is one."""
     block = block_of(Verdict(status, "why"))
     assert block == f'HookStatusCode = {status.code}\nHookStatusMessage = "why"\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("uid", "allowed"), [(0, True), (os.geteuid(), True), (os.geteuid() + 1, False), (65534, os.geteuid() == 65534)]
+)
+def test_only_root_and_the_managers_user_may_change_things(uid: int, *, allowed: bool) -> None:
+    """Whatever the request says of itself."""
+    header = Header(0, {"uid": "0", "verb": "evict"})
+    assert Question(header, b"", Peer(4711, uid)).may_change is allowed
+
+
+@pytest.mark.parametrize("body", [b"[]", b"5", b"{", b"\xff", b"[" * 100_000, b'{"refs": 5}', b'{"refs": [5]}'])
+def test_a_body_that_names_no_images_is_refused(body: bytes) -> None:
+    """Every local user may send one."""
+    with pytest.raises(NotDone):
+        Question(Header(len(body), {}), body, Peer(1, 0)).words("refs")
+
+
+def test_no_body_names_nothing() -> None:
+    """`verify` then means all."""
+    assert Question(Header(0, {}), b"", Peer(1, 0)).words("refs") == []
