@@ -17,7 +17,7 @@ from cache_manager.commands.common import (
     socket,
 )
 from cache_manager.commands.list import SHORT_KEY
-from cache_manager.commands.progress import progress_lines, say_failures
+from cache_manager.commands.progress import progress_lines, say_failures, speed
 from cache_manager.text import human_bytes
 
 HELP: Final = (
@@ -59,7 +59,9 @@ def brought_in(verb: str, arguments: argparse.Namespace) -> list[dict[str, Any]]
     with progress_lines(wanted=not arguments.json) as lines:
         for step in client.work(socket(), verb, refs=arguments.refs):
             for one in step.get("progress", []):
-                lines.show(one["ref"], one["state"], one["bytes"], one["of_bytes"])
+                numbers = (one["bytes"], one["of_bytes"])
+                words = speed(*numbers, one["seconds"]) if one["state"] == "fetching" else one["state"]
+                lines.show(one["ref"], words, *numbers)
             results = step.get("results", results)
     return results
 

@@ -18,7 +18,7 @@ from cache_manager.commands.common import (
     socket,
 )
 from cache_manager.commands.list import SHORT_KEY
-from cache_manager.commands.progress import progress_lines
+from cache_manager.commands.progress import progress_lines, speed
 from cache_manager.text import human_bytes
 
 HELP: Final = (
@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         with progress_lines(wanted=not arguments.json) as lines:
             for answer in client.work(socket(), "verify", refs=arguments.refs):
                 if "name" in answer:
-                    lines.show("reading back", answer["name"], answer["bytes"], answer["of_bytes"])
+                    numbers = (answer["bytes"], answer["of_bytes"])
+                    lines.show("reading back", speed(*numbers, answer["seconds"]), *numbers)
     except (CommandError, client.ManagerDown, client.Refused) as error:
         return complain(error)
     results = answer["results"]

@@ -25,6 +25,12 @@ NAMES: Final = ("htc/rocky:9", LONG, "htc/tensorflow:2.15")
 SIZE: Final = 4_000_000
 PATIENCE_S: Final = 60.0
 
+RUNTIME: Final = """\
+#!/bin/sh
+[ "$2" != exec ] || exit 37
+"""
+"""Stands for a container runtime that runs everything: these images are none that a real one starts."""
+
 
 class Terminal:
     """A terminal of tmux in which one command runs. A context manager: the terminal ends with it."""
@@ -47,9 +53,14 @@ class Terminal:
         """Return what is on the screen now."""
         return self._tmux("capture-pane", "-p")
 
-    def shows(self, text: str) -> str:
-        """Wait until a text is on the screen, and return the screen then."""
-        return poll(lambda: screen if text in (screen := self.screen()) else "", f"{text} on the screen", PATIENCE_S)
+    def shows(self, *texts: str) -> str:
+        """Wait until a line of the screen has all these texts, and return the screen then."""
+
+        def seen() -> str:
+            screen = self.screen()
+            return screen if any(all(text in line for text in texts) for line in screen.splitlines()) else ""
+
+        return poll(seen, f"{texts} on the screen", PATIENCE_S)
 
     def finished(self) -> list[str]:
         """Wait for the command's end, and return the lines of the screen above it."""
@@ -73,9 +84,17 @@ def origin() -> Iterator[Origin]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, origin: Origin) -> Iterator[Site]:
     """Return an EP with three images, one in use, one pinned and one old, and with what crashes left."""
-    knobs = {"IMAGE_CACHE_SIF_SOURCES": f"{origin.url}/v2", "IMAGE_CACHE_CVMFS_BASE": "/nonexistent"}
+    directory = tmp_path_factory.mktemp("terminal")
+    runtime = directory / "apptainer"
+    runtime.write_text(RUNTIME, encoding="ascii")
+    runtime.chmod(0o755)
+    knobs = {
+        "IMAGE_CACHE_SIF_SOURCES": f"{origin.url}/v2",
+        "IMAGE_CACHE_CVMFS_BASE": "/nonexistent",
+        "IMAGE_CACHE_RUNTIME": str(runtime),
+    }
     with ExitStack() as stack:
-        one = stack.enter_context(Site(tmp_path_factory.mktemp("terminal"), knobs)).start()
+        one = stack.enter_context(Site(directory, knobs)).start()
         assert one.run_hook(cvmfs_ad(NAMES[0])).code == 0
         assert one.command("pin", LONG).returncode == 0
         assert one.command("prefetch", NAMES[2]).returncode == 0
@@ -162,9 +181,8 @@ def test_prefetch_shows_how_far_it_is_and_then_only_the_answer(site: Site, origi
     path = f"/v2/{ARCH}/htc__slow__1/{VERSION}"
     origin.routes[path] = Reply(sif("htc/slow:1", SIZE), gate=gate)
     with Terminal(site, columns, "prefetch", NAMES[0], "htc/slow:1") as terminal:
-        screen = terminal.shows("/4.0 MB")
-        line = line_with(screen.splitlines(), "htc/slow:1", "━", "/4.0 MB", "/s")
-        assert len(line) <= columns
+        screen = terminal.shows("htc/slow:1", "━", "/4.0 MB", "/s, ", " left")
+        line_with(screen.splitlines(), NAMES[0], "4.0/4.0 MB", "here")
         assert "END" not in screen
         gate.set()
         lines = terminal.finished()
