@@ -7,9 +7,7 @@ ends. Everything else goes back to idle with CACHE_MANAGER_DOWN.
 
 import posix
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
+import look  # type: ignore[import-not-found]
 
 MANAGER_DOWN = 410
 INTERNAL_ERROR = 399
@@ -17,13 +15,8 @@ NAMES = (b"singularityimage", b"containerimage", b"dockerimage")
 FLAGS = (b"wantdocker", b"wantcontainer", b"wantdockerimage", b"wantsif", b"wantsandboximage")
 
 
-def answer(
-    options: "dict[str, str]", job: bytes, why: str, from_child: "Callable[[Callable[[], bytes]], bytes]"
-) -> bytes:
-    """Return the block to print. `options` are the hook's, `why` tells what the socket said.
-
-    `from_child` has something done that may hang, and returns nothing if it does.
-    """
+def answer(options: dict[str, str], job: bytes, why: str, left_s: float) -> bytes:
+    """Return the block to print. `options` are the hook's, `why` tells what the socket said."""
     values = attributes(job)
     named = [values[name] for name in NAMES if name in values and values[name].lower() != b"undefined"]
     wants = any(values.get(name, b"").lower() == b"true" for name in FLAGS)
@@ -37,7 +30,8 @@ def answer(
     allowed = options["degraded"] in ("yes", "*")
     if path and allowed:
         root = options["root"] or options["socket"].rpartition("/")[0]
-        kind, _, real = from_child(lambda: what_is(path, root)).decode("utf-8", "surrogateescape").partition(" ")
+        found = look.from_child(lambda: what_is(path, root), min(look.LIMIT_S, left_s))
+        kind, _, real = found.decode("utf-8", "surrogateescape").partition(" ")
         if kind:
             return runs(real, why, sandbox=kind == "directory")
     # a URL may hold secrets: only a path is said

@@ -8,7 +8,15 @@ import posix
 from select import select
 from time import monotonic
 
+LIMIT_S = 30.0
 SAID = 4096
+
+
+def frame(body: bytes, scratch: bytes, left_s: float) -> bytes:
+    """Start an image once and say how that ended. The body names the runtime, then the image, on a line each."""
+    runtime, _, image = body.partition(b"\n")
+    status, said = run(runtime, image, scratch, min(LIMIT_S, left_s))
+    return ("IMGC/1 %d status=%s\n" % (len(said), status)).encode() + said  # noqa: UP031 - bytes and numbers
 
 
 def run(runtime: bytes, image: bytes, scratch: bytes, limit_s: float) -> "tuple[str, bytes]":

@@ -19,19 +19,12 @@ import _signal
 import _socket
 from select import select
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 INTERNAL_ERROR = 399
 DEADLINE_EXCEEDED = 460
 MAX_REQUEST = 1024 * 1024
 MAX_BLOCK = 10000
-HEAD = 4096
 DEADLINE_S = 1200.0
 RETRY_S = 0.2
-PROBE_S = 10.0
-TEST_S = 30.0
 
 
 class Deadline(Exception):  # noqa: N818 - it is no error
@@ -211,12 +204,9 @@ def ask(path: str, request: bytes, scratch: str, ends: float) -> bytes:
         send(connection, request)
         while True:
             words, body = receive(connection)
-            if b"ask=probe" in words:
-                connection.sendall(probe(body, scratch, ends))
-            elif b"ask=test" in words:
-                connection.sendall(test(body, scratch, ends))
-            else:
+            if b"ask=probe" not in words and b"ask=test" not in words:
                 return checked(body)
+            connection.sendall(asked(words, body, scratch, ends))
     except OSError as error:
         raise ConnectionError(text_of(error)) from None
     finally:
@@ -263,105 +253,38 @@ def checked(body: bytes) -> bytes:
     return body
 
 
-def probe(path: bytes, scratch: str, ends: float) -> bytes:
-    """Open a path as the job's user and say what it is: kind, size and first bytes. The manager may not open it."""
-    name = path if path.startswith(b"/") else fs_bytes(scratch) + b"/" + path
-    limit_s = min(PROBE_S, ends - monotonic() - 1.0)
-    frame = from_child(lambda: look_at(name), limit_s)
-    why = "does not answer (%.0f s)" % limit_s  # noqa: UP031 - bytes and numbers
-    return frame or look_frame("unwell", why=why)
+def asked(words: list[bytes], body: bytes, scratch: str, ends: float) -> bytes:
+    """Return the answer to a question of the manager's, which only the job's user can answer."""
+    beside()
+    if b"ask=test" in words:
+        import image_test  # type: ignore[import-not-found]
+
+        return bytes(image_test.frame(body, fs_bytes(scratch), ends - monotonic() - 1.0))
+    import look  # type: ignore[import-not-found]
+
+    name = body if body.startswith(b"/") else fs_bytes(scratch) + b"/" + body
+    return bytes(look.frame(name, ends - monotonic() - 1.0))
 
 
-def look_at(name: bytes) -> bytes:
-    """Return the frame that says what a path is."""
-    size, head, real = 0, b"", b""
-    try:
-        # O_NONBLOCK: a FIFO must not stop the hook
-        descriptor = posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
-        found = posix.fstat(descriptor)
-        real = posix.readlink(b"/proc/self/fd/%d" % descriptor)
-        kind = {0o100000: "file", 0o040000: "directory"}.get(found.st_mode & 0o170000, "other")
-        size = found.st_size
-        if kind == "file":
-            head = posix.read(descriptor, HEAD)
-    except OSError as error:
-        # ENOENT, ENOTDIR: not there; EACCES, EPERM: not for this user
-        kind = {2: "absent", 20: "absent", 13: "denied", 1: "denied"}.get(error.errno or 0, "unwell")
-        return look_frame(kind, why=error.strerror or "error")
-    return look_frame(kind, size, head, real)
-
-
-def look_frame(kind: str, size: int = 0, head: bytes = b"", real: bytes = b"", why: str = "") -> bytes:
-    """Return the frame of what was found."""
-    keys = "kind=%s size=%d error=%s real=%s" % (kind, size, quoted(why.encode()), quoted(real))  # noqa: UP031
-    return ("IMGC/1 %d %s\n" % (len(head), keys)).encode() + head  # noqa: UP031
-
-
-def from_child(work: "Callable[[], bytes]", limit_s: float) -> bytes:
-    """Return what `work` returns, done in a child; nothing when that takes longer than `limit_s`.
-
-    A file system that hangs puts a process into D state, which no signal ends: the child is left behind then. It has
-    none of our descriptors but its pipe: whoever reads our output waits for all who could still write to it.
-    """
-    if limit_s <= 0:
-        return b""
-    reader, writer = posix.pipe()
-    child = posix.fork()
-    if child == 0:
-        try:
-            posix.dup2(writer, 3)
-            posix.closerange(4, 256)
-            posix.closerange(0, 3)
-            text = work()
-            while text:
-                text = text[posix.write(3, text) :]
-        finally:
-            posix._exit(0)  # a forked child must not run its parent's exit
-    posix.close(writer)
-    parts: list[bytes] = []
-    ends = monotonic() + limit_s
-    running = True
-    try:
-        while select([reader], [], [], max(0.0, ends - monotonic()))[0]:
-            part = posix.read(reader, 65536)
-            if not part:
-                running = False
-                return b"".join(parts)
-            parts.append(part)
-        return b""
-    finally:  # the hook's own deadline may have come first, as an exception
-        posix.close(reader)
-        if running:
-            posix.kill(child, 9)
-        else:
-            posix.waitpid(child, 0)
-
-
-def test(body: bytes, scratch: str, ends: float) -> bytes:
-    """Start an image once as the job's user, and say how that ended. The body names the runtime, then the image."""
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, __file__.rpartition("/")[0] or ".")
-    import image_test  # type: ignore[import-not-found]
-
-    runtime, _, image = body.partition(b"\n")
-    status, said = image_test.run(runtime, image, fs_bytes(scratch), min(TEST_S, ends - monotonic() - 1.0))
-    return ("IMGC/1 %d status=%s\n" % (len(said), status)).encode() + bytes(said)  # noqa: UP031
+def beside() -> None:
+    """Have the modules beside this one found, which only some jobs need."""
+    here = __file__.rpartition("/")[0] or "."
+    if here not in sys.path:
+        sys.dont_write_bytecode = True
+        sys.path.insert(0, here)
 
 
 def degraded(options: dict[str, str], job: bytes, why: str, ends: float) -> bytes:
     """Return the answer without a manager."""
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, __file__.rpartition("/")[0] or ".")
+    beside()
     import degraded as without  # type: ignore[import-not-found]
 
-    limit_s = min(PROBE_S, ends - monotonic() - 1.0)
-    return bytes(without.answer(options, job, why, lambda work: from_child(work, limit_s)))
+    return bytes(without.answer(options, job, why, ends - monotonic() - 1.0))
 
 
 def after(path: str, job: bytes, ours: bytes, ends: float) -> bytes:
     """Return the answer after the site's former hook."""
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, __file__.rpartition("/")[0] or ".")
+    beside()
     import next_hook  # type: ignore[import-not-found]
 
     return bytes(next_hook.run(path, job, ours, ends))

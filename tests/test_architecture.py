@@ -133,8 +133,10 @@ THIRD_PARTY: Final = {
 STARTS_PROCESSES: Final = {"helper", "runtime", "limited", "unpacker", "configuration", "commands.config"}
 
 _C_MODULES: Final = {"_signal", "_socket", "posix", "select", "sys", "time"}
-HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test"}}
-HOOK_ON_DEMAND: Final = {name: {"posix", "select", "time"} for name in ("degraded", "next_hook", "image_test")}
+HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test", "look"}}
+HOOK_ON_DEMAND: Final = {
+    name: {"posix", "select", "time", "look"} for name in ("degraded", "next_hook", "image_test", "look")
+}
 
 
 def modules(package: str) -> dict[str, Path]:
