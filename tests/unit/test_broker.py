@@ -225,7 +225,7 @@ def test_who_gets_an_image_of_the_cache_holds_it(tmp_path: Path) -> None:
     run(tmp_path / "cache", test)
 
 
-WHOLE = ProbeResult("file", 300, sif_header())
+WHOLE = ProbeResult("file", 813, sif_header())
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ WHOLE = ProbeResult("file", 300, sif_header())
         (WHOLE, HookStatus.OK, HookStatus.OK),
         (ProbeResult("file", 300, b"hsqs" + b"\x00" * 200), HookStatus.OK, HookStatus.OK),
         (ProbeResult("directory"), HookStatus.OK, HookStatus.OK),
-        (ProbeResult("file", 299, sif_header()), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
+        (ProbeResult("file", 812, sif_header()), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
         (ProbeResult("file", 0), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
         (ProbeResult("file", 9, b"<html>502"), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
         (ProbeResult("absent"), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
