@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cache_manager.entry import CacheEntry
-from cache_manager.fetcher import FAILURE_TTL_S, Fetcher, Runner, Wanted
-from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
+from cache_manager.fetcher import Fetcher, Runner, Wanted
+from cache_manager.outcome import FAILURE_TTL_S, Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources.base import Sink, SourceError
 from cache_manager.status import HookStatus, StatusError
