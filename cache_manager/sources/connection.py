@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
+from requests import Response
 from requests.adapters import HTTPAdapter
 from requests.sessions import Session
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
@@ -115,9 +116,16 @@ def _watched(manager: PoolManager) -> PoolManager:
     return manager
 
 
+class _Session(Session):
+    """Leaves redirects to others: requests would read the body of each, however long it is."""
+
+    def get_redirect_target(self, resp: Response) -> None:  # noqa: ARG002 - the base class's name
+        return None
+
+
 def session() -> Session:
-    """Return a session whose connections a Watch sees."""
-    made = Session()
+    """Return a session whose connections a Watch sees, and which follows no redirect."""
+    made = _Session()
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter())
     return made
