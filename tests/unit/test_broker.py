@@ -152,6 +152,53 @@ def test_an_image_that_a_tree_names_exists_whatever_cvmfs_says(
     assert found.status is status
 
 
+class Throttled(Places):
+    """A tree that refuses some requests before it serves; CVMFS is unwell."""
+
+    def __init__(self, cache: Cache, refusals: int, wait_s: float | None) -> None:
+        super().__init__(cache, {SourceKind.CVMFS: HANGS, SourceKind.TREE: SIF}, Delivery())
+        self.refusals = refusals
+        self.refusal = Unwell(HookStatus.SOURCE_THROTTLED, "429", retry_after_s=wait_s)
+
+    async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
+        """Refuse, or say where it is."""
+        found = await super().locate(candidate, settings)
+        if candidate.source is SourceKind.TREE and self.refusals:
+            self.refusals -= 1
+            return self.refusal
+        return found
+
+
+@pytest.mark.parametrize(
+    ("refusals", "wait_s", "status", "asked"),
+    [
+        (0, 0.1, HookStatus.OK, "CT"),
+        (1, 0.1, HookStatus.OK, "CTT"),
+        (3, 0.1, HookStatus.OK, "CTTTT"),
+        (1, 60.0, HookStatus.SOURCE_THROTTLED, "CT"),
+        (1, 1e9, HookStatus.SOURCE_THROTTLED, "CT"),
+        (1, None, HookStatus.SOURCE_THROTTLED, "CT"),
+    ],
+    ids=["at once", "later", "much later", "beyond the deadline", "never", "not said"],
+)
+def test_a_throttled_source_is_asked_again_if_its_wait_ends_in_time(
+    tmp_path: Path, refusals: int, wait_s: float | None, status: HookStatus, asked: str
+) -> None:
+    """After all others, and it alone; a wait that is too long is told at once."""
+
+    async def test(bench: Bench) -> None:
+        settings = knobs(SIF_SOURCES=TREES)
+        broker = Broker(bench.cache, lambda: settings)
+        places = Throttled(bench.cache, refusals, wait_s)
+        broker.locator = places
+        verdict = await broker.answer(PUBLISHED, Caller(None, unasked, asyncio.get_running_loop().time() + LIMIT_S))
+        assert verdict.status is status
+        assert "".join(one.name[0] for one in places.asked) == asked
+        assert ("as the source had asked" in verdict.message) == (len(asked) > 2)
+
+    run(tmp_path / "cache", test)
+
+
 @pytest.mark.parametrize(
     ("ends", "status"),
     [
