@@ -346,6 +346,12 @@ HTTP: Final = (
     own("a header of 1 MB", 610, "header line", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10**6 + b"\r\n\r\n"),
     own("1000 headers", 610, "headers", b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 1000 + b"\r\n"),
     own("gzip unasked, and broken", 610, "cannot be undone", answer(body=BODY, headers={"Content-Encoding": "gzip"})),
+    own(
+        "gzip that becomes 200 MB",
+        420,
+        "no room in the cache",
+        answer(body=gzip.compress(bytes(200_000_000), 1, mtime=0), headers={"Content-Encoding": "gzip"}),
+    ),
     own("an encoding that nobody knows", 610, "'x-y'", answer(body=BODY, headers={"Content-Encoding": "x-y"})),
     own("a page, also after HEAD", 150, "an HTML page", answer(body=HTML)),
 )
