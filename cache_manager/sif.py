@@ -37,6 +37,10 @@ _DESCRIPTOR = struct.Struct("<i?IIIqqqqqqq128sii")
 _SQUASHFS: Final = 1
 _PRIMARY: Final = 2
 _SQUASHFS_MAGIC: Final = b"hsqs"
+_SQUASHFS_VERSION: Final = 4
+_SUPERBLOCK: Final = struct.Struct("<4sIIIIHHHHHHQQ")
+SUPERBLOCK_BYTES: Final = _SUPERBLOCK.size
+"""Magic, files, time, block, fragments, compression, log, flags, ids, version (2), root, bytes that it takes packed."""
 
 MAX_DESCRIPTORS: Final = 1000
 """More is no image: each takes a read, and nobody builds one with a hundred objects."""
@@ -137,10 +141,8 @@ def _parse(read: Read, known_bytes: int, size_bytes: int) -> SifHeader:
         if one is None:
             continue
         images += one.kind in _IMAGES
-        if one.is_squashfs and one.at + len(_SQUASHFS_MAGIC) <= known_bytes:
-            magic = read(one.at, len(_SQUASHFS_MAGIC))
-            if magic != _SQUASHFS_MAGIC or one.size_bytes < len(_SQUASHFS_MAGIC):
-                raise SifError(f"damaged SIF: {one.name} at {one.at} is no squashfs ({one.size_bytes} bytes)")
+        if one.is_squashfs and one.at + SUPERBLOCK_BYTES <= known_bytes:
+            _check_squashfs(one, read(one.at, min(one.size_bytes, SUPERBLOCK_BYTES)))
     # after the objects: which of them is cut tells more
     if found.end_bytes > size_bytes:
         raise TruncatedError(f"truncated SIF ({size_bytes} of {found.end_bytes} bytes)")
@@ -181,6 +183,14 @@ def _object(raw: bytes, table: _Table, size_bytes: int) -> _Object | None:
     if length and at < table.end and at + length > table.at:
         raise SifError(f"damaged SIF: {name} at {at} lies over the descriptors ({table.at} to {table.end})")
     return _Object(name, kind, at, length, is_squashfs=kind == _PARTITION and form == _SQUASHFS)
+
+
+def _check_squashfs(one: _Object, superblock: bytes) -> None:
+    if len(superblock) < SUPERBLOCK_BYTES or not superblock.startswith(_SQUASHFS_MAGIC):
+        raise SifError(f"damaged SIF: {one.name} at {one.at} is no squashfs ({one.size_bytes} bytes)")
+    *_, version, _, _, packed = _SUPERBLOCK.unpack_from(superblock)
+    if version == _SQUASHFS_VERSION and packed > one.size_bytes:  # cut before it came into the SIF
+        raise SifError(f"damaged SIF: {one.name} has {one.size_bytes} of the {packed} bytes of its squashfs")
 
 
 def _what_it_is(head: bytes) -> str:
@@ -235,10 +245,6 @@ def root_squashfs(table: bytes) -> Partition | None:
     if len(found) == 1 and found[0][1:] == (_SQUASHFS, _PRIMARY) and found[0][0].offset > 0:
         return found[0][0]
     return None
-
-
-_SUPERBLOCK: Final = struct.Struct("<4sIIIIHHHHHHQQ")
-SUPERBLOCK_BYTES: Final = _SUPERBLOCK.size
 
 
 def squashfs_counts(superblock: bytes) -> tuple[int, int] | None:

@@ -29,6 +29,7 @@ from tests.contract.doubles import (
     other_arch,
     sif,
     sif_header,
+    superblock,
     tree,
 )
 from tests.contract.raw_server import Drip, End, Forever, Script, answer
@@ -207,6 +208,11 @@ BAD_SIFS: Final = (
     ("JSON", b'{"error": "quota"}', "no SIF: a JSON document"),
     ("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
     ("no squashfs in it", WHOLE.replace(b"hsqs", b"xxxx"), "object 3 (file system) at 2048 is no squashfs"),
+    (
+        "a squashfs that was cut before",
+        sif("whole", end=4096).replace(superblock(2048), superblock(2049)),
+        "2048 of the 2049",
+    ),
     ("no file system in it", with_rows(*_ROWS[:2], _ROWS[1]), "a SIF without a file system"),
     ("no descriptors", with_numbers(88, 0), "a SIF without a file system"),
     ("a descriptor count of 2^62", with_numbers(88, 2**62), f"{2**62} descriptors"),

@@ -30,8 +30,13 @@ def sif(seed: str = "", size: int = 4096, *, arch: str = ARCH, end: int = 0) -> 
     end = end or size
     objects = [(kind, at, length or end - at) for kind, at, length in OBJECTS]
     table = b"".join(descriptor(number, *one) for number, one in enumerate(objects, 1))
-    front = (sif_header(len(objects), end, arch) + table).ljust(OBJECTS[2][1], b"\n") + b"hsqs"
+    front = (sif_header(len(objects), end, arch) + table).ljust(OBJECTS[2][1], b"\n") + superblock(end - OBJECTS[2][1])
     return front + (data * (size // 32 + 1))[: size - len(front)]
+
+
+def superblock(size: int) -> bytes:
+    """Return the beginning of a squashfs of `size` bytes."""
+    return struct.pack("<4sIIIIHHHHHHQQ", b"hsqs", 1, 0, 4096, 0, 1, 12, 0, 1, 4, 0, 0, size)
 
 
 def sif_header(count: int, end: int, arch: str = ARCH, table_at: int = TABLE_AT) -> bytes:

@@ -94,8 +94,15 @@ def sif_object(kind: int = 0x4004, at: int = 713, size: int = 100, *, number: in
     return _SIF_DESCRIPTOR.pack(kind, 1, number, 0, 0, at, size, size, 0, 0, 0, 0, b"object", extra)
 
 
-def sif_file(data: bytes = b"hsqs" + b"squashfs" * 100, architecture: str = "") -> bytes:
-    """Return a whole SIF for an architecture, this machine's if none is given."""
+def squashfs(size: int = 804, packed: int = 0, version: int = 4) -> bytes:
+    """Return `size` bytes that begin as a squashfs, which says that it takes `packed` of them: all if 0."""
+    numbers = (1, 0, 4096, 0, 1, 12, 0, 1, version, 0, 0, packed or size)
+    return struct.pack("<4sIIIIHHHHHHQQ", b"hsqs", *numbers).ljust(size, b"x")
+
+
+def sif_file(data: bytes = b"", architecture: str = "") -> bytes:
+    """Return a whole SIF for an architecture, this machine's if none is given, of a small squashfs if not of `data`."""
+    data = data or squashfs()
     code = _SIF_ARCHITECTURES[architecture or platform.machine()]
     return sif_header(code, data_bytes=len(data)) + sif_object(size=len(data)) + data
 

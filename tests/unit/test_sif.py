@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_manager.sif import DESCRIPTOR_BYTES, HEADER_BYTES, SifError, SifHeader, parse, parse_header
-from tests.unit.builders import sif_file, sif_header, sif_object
+from tests.unit.builders import sif_file, sif_header, sif_object, squashfs
 
-WHOLE = sif_file(b"hsqs".ljust(100, b"x"))
+WHOLE = sif_file(squashfs(100))
 FILE_SYSTEM, JSON, OCI_INDEX = 0x4004, 0x4006, 0x400A
 BIG = 2**63 - 1
 
@@ -189,6 +189,14 @@ def test_an_object_that_cannot_be_is_named(objects: list[bytes], what: str) -> N
 def test_what_a_runtime_may_run_is_left_to_it(objects: list[bytes]) -> None:
     """Only what no EP could run is refused."""
     parse_bytes(image(*objects))
+
+
+def test_a_file_system_that_was_cut_before_is_told() -> None:
+    """The SIF is whole, and what it holds is not; other versions say their size elsewhere."""
+    with pytest.raises(SifError, match=r"object 1 \(file system\) has 100 of the 101 bytes of its squashfs"):
+        parse_bytes(sif_file(squashfs(100, packed=101)))
+    parse_bytes(sif_file(squashfs(100, packed=101, version=3)))
+    parse_bytes(sif_file(squashfs(100, packed=99)))
 
 
 @given(st.binary(max_size=300), st.integers(0, 2**63))
