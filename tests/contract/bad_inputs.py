@@ -116,7 +116,7 @@ BAD_REFERENCES: Final = tuple(
         ("a control character", '"/cvmfs/x.org/a\x01b"', "control character"),
         ("an unknown scheme", '"javascript://alert(1)"', "unknown scheme"),
         ("100 nested parentheses around a number", f"{'(' * 100}1{')' * 100}", "not a string"),
-        ("a record", "[ a = 1 ]", "evaluates to an error"),
+        ("a list of lists", "{ { 1 }, { 2 } }", "evaluates to an error"),
         ("an attribute of itself", "SingularityImage", "evaluates to an error"),
     )
 )
