@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -17,7 +18,7 @@ from cache_manager.fetcher import NO_RUNNER, Fetcher, Runner, Wanted
 from cache_manager.jobad import JobRequest
 from cache_manager.lease import Holder
 from cache_manager.locator import Locator
-from cache_manager.outcome import Answer, Failed, Located, Served, failure_of
+from cache_manager.outcome import Answer, Failed, FetchError, Located, Served, failure_of
 from cache_manager.policy import Candidate, Ranking, Site, SourceKind, Verdict
 from cache_manager.reference import ImageReference
 from cache_manager.settings import Settings
@@ -44,6 +45,9 @@ SQUASHFS_MAGIC: Final = b"hsqs"
 
 HEDGE_S: Final = 2.0
 """A repository that has not answered after this time is not waited for while there are other sources to ask."""
+
+MIN_WAIT_S: Final = 0.05
+"""Before a throttled source is asked again; more for who has waited long already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +123,27 @@ class Broker:
         ranking = self.rank(request, settings)
         if ranking.verdict is not None or ranking.image is None:
             return ranking.verdict or Verdict(HookStatus.OK, "")
-        attempts = await self._attempts(ranking.candidates, request, caller, settings)
-        return policy.verdict(ranking.image, attempts, settings.messages, request.named_by or "default")
+        attempts: dict[Candidate, Served | Failed] = {}
+        asking: Sequence[Candidate] = ranking.candidates
+        waited_s = 0.0
+        while True:
+            found = await self._attempts(asking, request, caller, settings)
+            others = {candidate: one for candidate, one in attempts.items() if candidate not in asking}
+            attempts = others | {candidate: _after_waiting(one, waited_s) for candidate, one in found.items()}
+            so_far = list(attempts.values())
+            verdict = policy.verdict(ranking.image, so_far, settings.messages, request.named_by or "default")
+            wait_s = max(_asked_to_wait_s(verdict, so_far), waited_s / 8 + MIN_WAIT_S)
+            if asyncio.get_running_loop().time() + wait_s >= caller.deadline:
+                return verdict
+            # the refusal is remembered just so long: of all who wait for it, one asks
+            await asyncio.sleep(wait_s)
+            waited_s += wait_s
+            asking = [candidate for candidate, one in attempts.items() if _is_throttled(one)]
 
     async def _attempts(
         self, candidates: Sequence[Candidate], request: JobRequest, caller: Caller, settings: Settings
-    ) -> list[Served | Failed]:
-        """Return what came of the candidates, up to the first that served.
+    ) -> dict[Candidate, Served | Failed]:
+        """Return what came of the candidates, up to the first that served: that one comes last.
 
         A CVMFS repository that takes its time is asked to the end only after all others: it may hang.
         """
@@ -142,7 +160,7 @@ class Broker:
             found[candidate] = await self._attempt(candidate, request, caller, settings)
             if isinstance(found[candidate], Served):
                 break
-        return list(found.values())
+        return found
 
     async def bring(self, image: ImageReference) -> Verdict:
         """Return where an image is in the cache, fetched if need be: for an admin, who has no deadline and no lease.
@@ -159,7 +177,7 @@ class Broker:
             return ranking.verdict if ranking.verdict and ranking.verdict.status.code else unable
         caller = Caller(None, _nobody, asyncio.get_running_loop().time() + NO_DEADLINE_S)
         attempts = await self._attempts(candidates, request, caller, settings)
-        return policy.verdict(image, attempts, named_by="admin")
+        return policy.verdict(image, list(attempts.values()), named_by="admin")
 
     async def _attempt(
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
@@ -176,7 +194,8 @@ class Broker:
         except StatusError as error:
             # a tree that names a version has the image, whatever becomes of the fetch
             existing = candidate.source is SourceKind.TREE or error.status not in _PROVE_NOTHING
-            return Failed(error.status, error.message, existing=existing)
+            retry_after_s = error.retry_after_s if isinstance(error, FetchError) else None
+            return Failed(error.status, error.message, existing=existing, retry_after_s=retry_after_s)
 
     async def _from_source(
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
@@ -304,6 +323,25 @@ def _origin(entry: CacheEntry, *, hit: bool) -> str:
 async def _nobody(path: str) -> ProbeResult:
     """Stand for the hook where there is none."""
     return ProbeResult("absent", error=f"nobody opens {path}")
+
+
+def _is_throttled(one: Served | Failed) -> bool:
+    return isinstance(one, Failed) and one.status is HookStatus.SOURCE_THROTTLED
+
+
+def _asked_to_wait_s(verdict: Verdict, attempts: Sequence[Served | Failed]) -> float:
+    """Return how long the first of the throttled sources asks to wait, if nothing but that is in the way."""
+    if verdict.status is not HookStatus.SOURCE_THROTTLED:
+        return inf
+    said = [one.retry_after_s for one in attempts if isinstance(one, Failed) and _is_throttled(one)]
+    return min((wait_s for wait_s in said if wait_s is not None), default=inf)
+
+
+def _after_waiting(one: Served | Failed, waited_s: float) -> Served | Failed:
+    if not waited_s or isinstance(one, Failed):
+        return one
+    note = f"{waited_s:.0f} s later, as the source had asked"
+    return replace(one, note=f"{one.note}; {note}" if one.note else note)
 
 
 async def _opened_by_hook(candidate: Candidate, request: JobRequest, caller: Caller, root: str) -> Served | Failed:

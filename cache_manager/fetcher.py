@@ -24,7 +24,7 @@ from cache_manager.cache import Cache
 from cache_manager.entry import CacheEntry
 from cache_manager.lease import Holder
 from cache_manager.memory import Memory
-from cache_manager.outcome import Absent, Denied, Located
+from cache_manager.outcome import Absent, Denied, FetchError, Located, Unwell, remembered_s
 from cache_manager.sources.base import Source, SourceError
 from cache_manager.sources.transport import shown
 from cache_manager.status import HookStatus, StatusError
@@ -35,9 +35,6 @@ log = logging.getLogger(__name__)
 
 CONCURRENT: Final = 32
 """Transfers at a time. Most of them wait for servers: one that says nothing must not stop the others."""
-
-FAILURE_TTL_S: Final = 60.0
-"""How long a failed object is not asked for again: its origin sees one request a minute, however many jobs try."""
 
 _OURS: Final = frozenset({HookStatus.CACHE_FULL, HookStatus.DISK_FULL, HookStatus.CACHE_UNUSABLE})
 """Failures that are this EP's and may end at any moment: not remembered."""
@@ -113,6 +110,7 @@ class Fetcher:
         self._runner = runner
         self.flights: dict[str, Flight] = {}
         self.failures: Memory[str, StatusError] = Memory()
+        """Failed objects: none is asked for again so soon, however many jobs try."""
         self._cache = cache
         self._clock = clock
         self._threads = ThreadPoolExecutor(CONCURRENT, "transfer")
@@ -167,8 +165,10 @@ class Fetcher:
         now = self._clock()
         failed = self.failures.get(object_id, now)
         if failed is not None:
-            wait = self.failures.until(object_id) - now
-            raise StatusError(failed.status, f"{failed.message} (asked again in {wait:.0f} s)")
+            wait_s = self.failures.until(object_id) - now
+            said = isinstance(failed, FetchError) and failed.retry_after_s is not None
+            message = f"{failed.message} (asked again in {wait_s:.0f} s)"
+            raise FetchError(failed.status, message, wait_s if said else None)
 
     def _landed(self, identity: str, wanted: Wanted, task: asyncio.Task[CacheEntry]) -> None:
         self.flights.pop(identity, None)
@@ -176,7 +176,7 @@ class Fetcher:
         if isinstance(error, StatusError):
             log.warning("not fetched: %d %s: %s", error.status.code, error.status.name, error.message)
             if error.status not in _OURS:
-                self.failures.put(wanted.located.object_id, error, self._clock() + FAILURE_TTL_S)
+                self.failures.put(wanted.located.object_id, error, self._clock() + remembered_s(error))
         elif error is not None:
             log.error("fetch failed", exc_info=error)
 
@@ -232,18 +232,18 @@ class Fetcher:
             for attempt in (1, 2):
                 wanted.source.transfer(wanted.located, staging)
                 digest = staging.finish()
-                wrong = _what_is_wrong(wanted.located, digest, staging)
-                if not wrong:
+                try:
+                    header = _checked(wanted.located, digest, staging)
                     break
-                log.warning("%s: attempt %d: %s: %s", wanted.name, attempt, shown(wanted.located.url), wrong)
-                if attempt == 2:  # noqa: PLR2004 - complete and twice
-                    raise _no_image(wanted, wrong)
+                except sif.SifError as error:
+                    log.warning("%s: attempt %d: %s: %s", wanted.name, attempt, shown(wanted.located.url), error)
+                    if attempt == 2:  # noqa: PLR2004 - complete and twice
+                        raise _no_image(wanted, error, end_is_told=staging.end_is_told) from None
                 staging.restart()
         except SourceError as error:
             raise _status_of(error, wanted) from None
         finally:
             staging.close()
-        header = sif.parse_header(staging.head, staging.size_bytes)
         here = platform.machine()
         if header.architecture not in {"", here}:
             raise StatusError(
@@ -275,22 +275,23 @@ class Fetcher:
         return self._cache.store.commit(staging, describe)
 
 
-def _what_is_wrong(located: Located, digest: str, staging: Staging) -> str:
-    """Return why what came in is not the image, with numbers; empty if it is."""
+def _checked(located: Located, digest: str, staging: Staging) -> sif.SifHeader:
+    """Return the header of what came in. Raises SifError, with numbers, if it is not the image."""
     if located.size_bytes is not None and located.size_bytes != staging.size_bytes:
-        return f"{staging.size_bytes} bytes came, {located.size_bytes} were promised"
+        raise sif.SifError(f"{staging.size_bytes} bytes came, {located.size_bytes} were promised")
     if located.digest and located.digest != digest:
-        return f"sha256 {digest[:16]}... came, {located.digest[:16]}... was promised ({staging.size_bytes} bytes)"
-    try:
-        sif.parse_header(staging.head, staging.size_bytes)
-    except sif.SifError as error:
-        return str(error)
-    return ""
+        size = f"({staging.size_bytes} bytes)"
+        raise sif.SifError(f"sha256 {digest[:16]}... came, {located.digest[:16]}... was promised {size}")
+    return sif.parse(staging.read, staging.size_bytes)
 
 
-def _no_image(wanted: Wanted, wrong: str) -> StatusError:
+def _no_image(wanted: Wanted, wrong: sif.SifError, *, end_is_told: bool) -> StatusError:
     status = HookStatus.IMAGE_FILE_INVALID if wanted.own_url else HookStatus.IMAGE_CORRUPT
-    return StatusError(status, f"{shown(wanted.located.url)}: {wrong}, twice")
+    why = f"{shown(wanted.located.url)}: {wrong}, twice"
+    if isinstance(wrong, sif.TruncatedError) and not end_is_told:
+        # perhaps the network's doing, and not what the server has
+        return StatusError(HookStatus.SOURCE_UNREACHABLE, f"{why}; the server did not say how long it is")
+    return StatusError(status, why)
 
 
 def _status_of(error: SourceError, wanted: Wanted) -> StatusError:
@@ -301,7 +302,7 @@ def _status_of(error: SourceError, wanted: Wanted) -> StatusError:
         status = HookStatus.IMAGE_NOT_PUBLISHED if answer.authoritative else HookStatus.SOURCE_UNREACHABLE
     else:
         status = answer.status
-    return StatusError(status, answer.why)
+    return FetchError(status, answer.why, answer.retry_after_s if isinstance(answer, Unwell) else None)
 
 
 def _disk_trouble(name: str, error: OSError) -> StatusError:

@@ -19,7 +19,7 @@ from cache_manager.cache import Cache
 from cache_manager.helper import Helper
 from cache_manager.layout import is_version_file, tree_url
 from cache_manager.memory import Memory
-from cache_manager.outcome import Answer, Located, Unwell
+from cache_manager.outcome import Answer, Located, Unwell, remembered, remembered_s
 from cache_manager.policy import Candidate, SourceKind
 from cache_manager.settings import Settings
 from cache_manager.sources.base import Source
@@ -77,7 +77,7 @@ class Locator:
             return down
         known = self._answers.get(candidate, self._clock())
         if known is not None:
-            return known
+            return remembered(known, self._answers.until(candidate) - self._clock())
         task = self._asking.get(candidate)
         if task is None:
             task = asyncio.create_task(self._ask(candidate, settings))
@@ -111,7 +111,7 @@ class Locator:
             self._answers.put(candidate, answer, now + self._trusted_s(candidate, settings))
             self._remember(candidate, answer)
         else:
-            self._answers.put(candidate, answer, now + FAILURE_TTL_S)
+            self._answers.put(candidate, answer, now + remembered_s(answer))
             log.warning("%s: %s", candidate.image.short, answer.why)
         return answer
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
-from cache_manager.status import HookStatus
+from cache_manager.status import HookStatus, StatusError
+
+FAILURE_TTL_S: Final = 60.0
+"""How long a failure is remembered: at most one request a minute for what is broken."""
+
+FAILURE_MAX_S: Final = 3600.0
+"""The same, when the source itself says how long to leave it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +42,14 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A source does not have the image. Only an authoritative, healthy one may make that a hold."""
+    """A source does not have the image. Only an authoritative, healthy one may make that a hold.
+
+    `relayed` says that a proxy may have answered in the source's place.
+    """
 
     why: str
     authoritative: bool = False
+    relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +64,37 @@ class Unwell:
     """A source cannot say, or cannot deliver: the status that this means, and why.
 
     `everything` says that it is the source as a whole that does not answer, and not this image's part of it.
+    `retry_after_s` is how long the source asks to be left alone; None if it does not say.
     """
 
     status: HookStatus
     why: str
     everything: bool = False
+    retry_after_s: float | None = None
 
 
 Answer = Located | Absent | Denied | Unwell
+
+
+class FetchError(StatusError):
+    """An object that could not be fetched; `retry_after_s` as with Unwell."""
+
+    def __init__(self, status: HookStatus, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(status, message)
+        self.retry_after_s = retry_after_s
+
+
+def remembered_s(failure: object) -> float:
+    """Return how long a failure is remembered: as long as the source says, at most FAILURE_MAX_S."""
+    said = failure.retry_after_s if isinstance(failure, (Unwell, FetchError)) else None
+    return FAILURE_TTL_S if said is None else min(said, FAILURE_MAX_S)
+
+
+def remembered(answer: Answer, left_s: float) -> Answer:
+    """Return an answer that was remembered and is trusted for so long: the wait that it speaks of is partly over."""
+    if isinstance(answer, Unwell) and answer.retry_after_s is not None:
+        return replace(answer, retry_after_s=left_s)
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +116,14 @@ class Failed:
     """A candidate that did not serve.
 
     `existing` if it showed that the image exists; `not_here` if it said no more than that it does not have it.
+    `retry_after_s` is when it wants to be asked again; None if it does not say.
     """
 
     status: HookStatus
     why: str
     existing: bool = False
     not_here: bool = False
+    retry_after_s: float | None = None
 
 
 def failure_of(answer: Absent | Denied | Unwell, elsewhere: HookStatus) -> Failed:
@@ -95,7 +131,7 @@ def failure_of(answer: Absent | Denied | Unwell, elsewhere: HookStatus) -> Faile
     if isinstance(answer, Denied):
         return Failed(HookStatus.IMAGE_ACCESS_DENIED, answer.why, existing=True)
     if isinstance(answer, Unwell):
-        return Failed(answer.status, answer.why)
+        return Failed(answer.status, answer.why, retry_after_s=answer.retry_after_s)
     if answer.authoritative:
         return Failed(HookStatus.IMAGE_NOT_PUBLISHED, answer.why)
     return Failed(elsewhere, answer.why, not_here=True)

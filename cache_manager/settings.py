@@ -204,7 +204,7 @@ class Settings:
     tag_ttl_s: float = _knob("TAG_TTL", "15m", parse_time, "how long the resolution of a tag is trusted")
     hook_deadline_s: float = _knob("HOOK_DEADLINE", "20m", _patience, "total time of the hook, waiting included")
     min_rate_bytes: int = _knob(
-        "MIN_RATE", "1 MB", parse_size, "a transfer may take its size / MIN_RATE, plus start-up"
+        "MIN_RATE", "1 MB", parse_size, "a transfer may take its size / MIN_RATE, plus STALL_TIMEOUT"
     )
     stall_timeout_s: float = _knob("STALL_TIMEOUT", "60s", _patience, "no bytes for so long end a transfer")
     scrub_rate_bytes: int = _knob(

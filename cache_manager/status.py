@@ -95,7 +95,11 @@ class HookStatus(Enum):
         "no source of the image answers (DNS, connection, 5xx, a proxy's 403)",
         "the job is tried again; see `condor_image_cache status` on the EP",
     )
-    SOURCE_TOO_SLOW = (620, "the transfer's time budget is spent", "see IMAGE_CACHE_MIN_RATE")
+    SOURCE_TOO_SLOW = (
+        620,
+        "the transfer's time budget is spent, or no byte came for too long",
+        "see IMAGE_CACHE_MIN_RATE and IMAGE_CACHE_STALL_TIMEOUT on the EP",
+    )
     SOURCE_THROTTLED = (
         630,
         "the source says 429, with a Retry-After beyond the deadline",

@@ -44,6 +44,7 @@ class Staging:
         self.size_bytes = 0
         self.taken_bytes = 0
         """What all of it takes on disk, as last counted by who unpacks it; 0 if nobody does."""
+        self.end_is_told = True
         self.head = b""
         self._grow = grow
         self._granted = 0
@@ -70,11 +71,17 @@ class Staging:
         if len(self.head) < HEADER_BYTES:
             self.head += data[: HEADER_BYTES - len(self.head)]
 
+    def read(self, at: int, length: int) -> bytes:
+        """Return what was written there; less at the end."""
+        with (self.directory / IMAGE).open("rb") as image:
+            return os.pread(image.fileno(), length, at)
+
     def restart(self) -> None:
         """Forget what was written: the next attempt begins from nothing."""
         self.close()
         (self.directory / IMAGE).unlink(missing_ok=True)
         self.size_bytes, self.head, self._digest = 0, b"", hashlib.sha256()
+        self.end_is_told = True
 
     def finish(self) -> str:
         """Sync the image and return its digest."""

@@ -44,6 +44,10 @@ CORE: Final = {
 SOURCES: Final = {
     "sources",
     "sources.base",
+    "sources.connection",
+    "sources.exchange",
+    "sources.redirects",
+    "sources.retry_after",
     "sources.transport",
     "sources.tree",
     "sources.url",
@@ -121,8 +125,8 @@ FORBIDDEN_IN_PURE: Final = {
 
 THIRD_PARTY: Final = {
     "classad2": {"ads"},
-    "requests": {"sources.transport", "sources.stratum"},
-    "urllib3": {"sources.transport", "sources.stratum"},
+    "requests": {"sources.connection", "sources.exchange", "sources.stratum"},
+    "urllib3": {"sources.connection", "sources.exchange", "sources.stratum"},
     "filelock": {"manager", "upkeep", "commands.cleanup"},
     "prometheus_client": {"commands.metrics"},
     "rich": {"commands.common", "commands.progress"},

@@ -9,9 +9,13 @@ from cache_manager.reference import ImageReference
 
 
 class Sink(Protocol):
-    """Where a transfer puts an image: it reserves room, counts, and computes the digest."""
+    """Where a transfer puts an image: it reserves room, counts, and computes the digest.
+
+    `end_is_told` is false once a source did not say where the image ends: a cut connection looks like the end then.
+    """
 
     size_bytes: int
+    end_is_told: bool
 
     def expect(self, size_bytes: int | None) -> None:
         """Take the size before the first byte, if it is known. Raises StatusError when there is no room."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from cache_manager.layout import LATEST, is_version_file, manifest_file, tree_url, with_tag
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
@@ -18,6 +18,9 @@ from cache_manager.sources.base import Sink, SourceError
 from cache_manager.sources.transport import Patience, shown
 from cache_manager.status import HookStatus
 from cache_manager.text import printable
+
+MAX_BYTES: Final = 2**63
+"""No file is larger."""
 
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
@@ -87,6 +90,6 @@ def _promised(image: ImageReference, object_url: str, url: str, manifest: dict[s
         what = f"{shown(url)}: belongs to another image ({printable(str(name), 80)!r})"
         return Unwell(HookStatus.IMAGE_CORRUPT, what)
     found = _SHA256.fullmatch(digest) if isinstance(digest, str) else None
-    if found is None or not isinstance(size, int) or size <= 0:
+    if found is None or type(size) is not int or not 0 < size < MAX_BYTES:
         return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: sha256 or size is missing or wrong")
     return Located(url=object_url, digest=found.group(1), size_bytes=size)

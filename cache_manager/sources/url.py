@@ -36,6 +36,6 @@ class Url:
         try:
             transport.transfer(located.url, sink, self.patience)
         except SourceError as error:
-            if isinstance(error.answer, Absent):
+            if isinstance(error.answer, Absent) and not error.answer.relayed:
                 raise SourceError(Absent(error.answer.why, authoritative=True)) from None
             raise

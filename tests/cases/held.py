@@ -114,7 +114,7 @@ OWN_IMAGES: Final = (
         for what, file, said in (
             ("an HTML page", "html.sif", "an HTML page"),
             ("empty", "empty.sif", "empty (0 bytes)"),
-            ("half a SIF", "half.sif", "truncated SIF (4096 of 8192 bytes)"),
+            ("half a SIF", "half.sif", "object 3 (file system) ends at 8192, the file at 4096"),
         )
     ),
     *(

@@ -9,6 +9,7 @@ from tests.contract.doubles import cvmfs_ad, image_ad, job_ad
 from tests.contract.worlds import TREE, WITH_RUNTIME, closed_root, hold_everything
 
 LISTED: Final = TREE | {"IMAGE_CACHE_ALLOW": "htc/alma:*"}
+HASTY: Final = TREE | {"IMAGE_CACHE_STALL_TIMEOUT": "1s"}
 SMALL: Final = TREE | {"IMAGE_CACHE_MAX_BYTES": "100 KB"}
 LACKED: Final = "CVMFS lacks it; tree "
 
@@ -120,6 +121,7 @@ FETCHES: Final = (
             ("a redirect with bytes that are no UTF-8", "moved_to_bytes.sif", ""),
         )
     ),
+    Case(620, "a server that stalls", url("slow.sif"), "URL is too slow", said="no byte for 1 s", knobs=HASTY),
     Case(630, "a server that has enough", url("429.sif"), "URL has enough of us", said="Retry-After: 3600"),
 )
 

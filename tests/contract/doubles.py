@@ -17,28 +17,41 @@ HTML: Final = b"<!DOCTYPE html><html><body>Please log in to this airport's netwo
 
 _CODES: Final = {"x86_64": b"02", "aarch64": b"04"}
 _HEADER: Final = struct.Struct("<32s10s3s3s16s8q")
+_DESCRIPTOR: Final = struct.Struct("<i?IIIqqqqqqq128s384s")
+_GROUP: Final = 0xF0000001
+TABLE_AT: Final = _HEADER.size
+OBJECTS: Final = ((0x4001, 1883, 64), (0x4006, 1947, 101), (0x4004, 2048, 0))
+"""What a SIF of `sif` has: type, offset, size of a definition file, JSON, and a file system up to the end."""
 
 
 def sif(seed: str = "", size: int = 4096, *, arch: str = ARCH, end: int = 0) -> bytes:
-    """Return a file of `size` bytes that is a SIF by its header; `end` is where its data is said to end."""
+    """Return a SIF of `size` bytes with a table of three objects; `end` is where its last one is said to end."""
     data = hashlib.sha256(seed.encode()).digest()
-    body = (data * (size // 32 + 1))[: size - _HEADER.size]
-    header = _HEADER.pack(
-        b"#!/usr/bin/env run-singularity\n",
-        b"SIF_MAGIC",
-        b"01",
-        _CODES[arch],
-        b"",
-        0,
-        0,
-        1,
-        1,
-        _HEADER.size,
-        0,
-        _HEADER.size,
-        (end or size) - _HEADER.size,
-    )
-    return header + body
+    end = end or size
+    objects = [(kind, at, length or end - at) for kind, at, length in OBJECTS]
+    table = b"".join(descriptor(number, *one) for number, one in enumerate(objects, 1))
+    front = (sif_header(len(objects), end, arch) + table).ljust(OBJECTS[2][1], b"\n") + superblock(end - OBJECTS[2][1])
+    return front + (data * (size // 32 + 1))[: size - len(front)]
+
+
+def superblock(size: int) -> bytes:
+    """Return the beginning of a squashfs of `size` bytes."""
+    return struct.pack("<4sIIIIHHHHHHQQ", b"hsqs", 1, 0, 4096, 0, 1, 12, 0, 1, 4, 0, 0, size)
+
+
+def sif_header(count: int, end: int, arch: str = ARCH, table_at: int = TABLE_AT) -> bytes:
+    """Return the header of a SIF with so many objects, the data of which end there."""
+    table_bytes = count * _DESCRIPTOR.size
+    data_at = table_at + table_bytes
+    launch, code = b"#!/usr/bin/env run-singularity\n", _CODES[arch]
+    numbers = (0, 0, 0, count, table_at, table_bytes, data_at, end - data_at)
+    return _HEADER.pack(launch, b"SIF_MAGIC", b"01", code, b"", *numbers)
+
+
+def descriptor(number: int, kind: int, at: int, length: int) -> bytes:
+    """Return one row of a SIF's table; a file system is a squashfs."""
+    extra = struct.pack("<ii3s", 1, 2, _CODES[ARCH]) if kind == 0x4004 else b""
+    return _DESCRIPTOR.pack(kind, 1, number, _GROUP, 0, at, length, length, 0, 0, 0, 0, b"", extra)
 
 
 def truncated_sif() -> bytes:

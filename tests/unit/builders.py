@@ -21,6 +21,7 @@ REPOSITORY: Final = "singularity.opensciencegrid.org"
 BOOT: Final = "11111111-2222-3333-4444-555555555555"
 
 _SIF_HEADER: Final = struct.Struct("<32s10s3s3s16s8q")
+_SIF_DESCRIPTOR: Final = struct.Struct("<i?IIIqqqqqqq128s384s")
 _SIF_ARCHITECTURES: Final = {"x86_64": b"02", "aarch64": b"04", "ppc64le": b"06", "s390x": b"11", "riscv64": b"12"}
 
 
@@ -75,10 +76,10 @@ def sif_header(  # noqa: PLR0913 - the fields of the format
     architecture: bytes = b"02",
     *,
     magic: bytes = b"SIF_MAGIC\x00",
-    total: int = 48,
+    total: int = 1,
     table_at: int = 128,
-    table_bytes: int = 72,
-    data_at: int = 200,
+    table_bytes: int = 585,
+    data_at: int = 713,
     data_bytes: int = 100,
 ) -> bytes:
     """Return the first 128 bytes of a SIF whose data end at `data_at + data_bytes`."""
@@ -87,10 +88,23 @@ def sif_header(  # noqa: PLR0913 - the fields of the format
     return _SIF_HEADER.pack(launch, magic, b"01\x00", architecture + b"\x00", b"\x00" * 16, *numbers)
 
 
-def sif_file(data: bytes = b"squashfs" * 100, architecture: str = "") -> bytes:
-    """Return a whole SIF for an architecture, this machine's if none is given."""
+def sif_object(kind: int = 0x4004, at: int = 713, size: int = 100, *, number: int = 1, form: int = 1) -> bytes:
+    """Return a descriptor: of a squashfs if nothing else is said."""
+    extra = struct.pack("<ii", form, 2)
+    return _SIF_DESCRIPTOR.pack(kind, 1, number, 0, 0, at, size, size, 0, 0, 0, 0, b"object", extra)
+
+
+def squashfs(size: int = 804, packed: int = 0, version: int = 4) -> bytes:
+    """Return `size` bytes that begin as a squashfs, which says that it takes `packed` of them: all if 0."""
+    numbers = (1, 0, 4096, 0, 1, 12, 0, 1, version, 0, 0, packed or size)
+    return struct.pack("<4sIIIIHHHHHHQQ", b"hsqs", *numbers).ljust(size, b"x")
+
+
+def sif_file(data: bytes = b"", architecture: str = "") -> bytes:
+    """Return a whole SIF for an architecture, this machine's if none is given, of a small squashfs if not of `data`."""
+    data = data or squashfs()
     code = _SIF_ARCHITECTURES[architecture or platform.machine()]
-    return sif_header(code, table_bytes=72, data_at=200, data_bytes=len(data)) + b"\x00" * 72 + data
+    return sif_header(code, data_bytes=len(data)) + sif_object(size=len(data)) + data
 
 
 def in_child(code: str, argument: str = "") -> subprocess.CompletedProcess[str]:

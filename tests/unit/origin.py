@@ -90,6 +90,7 @@ class MemorySink:
 
     def __init__(self) -> None:
         self.data = b""
+        self.end_is_told = True
         self.expected: list[int | None] = []
 
     @property

@@ -152,6 +152,55 @@ def test_an_image_that_a_tree_names_exists_whatever_cvmfs_says(
     assert found.status is status
 
 
+class Throttled(Places):
+    """A tree that refuses some requests before it serves; CVMFS is unwell."""
+
+    def __init__(self, cache: Cache, refusals: int, wait_s: float | None) -> None:
+        super().__init__(cache, {SourceKind.CVMFS: HANGS, SourceKind.TREE: SIF}, Delivery())
+        self.refusals = refusals
+        self.refusal = Unwell(HookStatus.SOURCE_THROTTLED, "429", retry_after_s=wait_s)
+
+    async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
+        """Refuse, or say where it is."""
+        found = await super().locate(candidate, settings)
+        if candidate.source is SourceKind.TREE and self.refusals:
+            self.refusals -= 1
+            return self.refusal
+        return found
+
+
+@pytest.mark.parametrize(
+    ("refusals", "wait_s", "status", "asks"),
+    [
+        (0, 0.1, HookStatus.OK, 1),
+        (1, 0.1, HookStatus.OK, 2),
+        (3, 0.1, HookStatus.OK, 4),
+        (1, 60.0, HookStatus.SOURCE_THROTTLED, 1),
+        (1, 1e9, HookStatus.SOURCE_THROTTLED, 1),
+        (1, None, HookStatus.SOURCE_THROTTLED, 1),
+    ],
+    ids=["at once", "later", "much later", "beyond the deadline", "never", "not said"],
+)
+def test_a_throttled_source_is_asked_again_if_its_wait_ends_in_time(
+    tmp_path: Path, refusals: int, wait_s: float | None, status: HookStatus, asks: int
+) -> None:
+    """After all others, and it alone; a wait that is too long is told at once."""
+
+    async def test(bench: Bench) -> None:
+        settings = knobs(SIF_SOURCES=TREES)
+        broker = Broker(bench.cache, lambda: settings)
+        places = Throttled(bench.cache, refusals, wait_s)
+        broker.locator = places
+        verdict = await broker.answer(PUBLISHED, Caller(None, unasked, asyncio.get_running_loop().time() + LIMIT_S))
+        assert verdict.status is status
+        assert (
+            places.asked[-asks:] == [SourceKind.TREE] * asks == [one for one in places.asked if one is SourceKind.TREE]
+        )
+        assert ("as the source had asked" in verdict.message) == (asks > 1)
+
+    run(tmp_path / "cache", test)
+
+
 @pytest.mark.parametrize(
     ("ends", "status"),
     [
@@ -225,7 +274,7 @@ def test_who_gets_an_image_of_the_cache_holds_it(tmp_path: Path) -> None:
     run(tmp_path / "cache", test)
 
 
-WHOLE = ProbeResult("file", 300, sif_header())
+WHOLE = ProbeResult("file", 813, sif_header())
 
 
 @pytest.mark.parametrize(
@@ -234,7 +283,7 @@ WHOLE = ProbeResult("file", 300, sif_header())
         (WHOLE, HookStatus.OK, HookStatus.OK),
         (ProbeResult("file", 300, b"hsqs" + b"\x00" * 200), HookStatus.OK, HookStatus.OK),
         (ProbeResult("directory"), HookStatus.OK, HookStatus.OK),
-        (ProbeResult("file", 299, sif_header()), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
+        (ProbeResult("file", 812, sif_header()), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
         (ProbeResult("file", 0), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
         (ProbeResult("file", 9, b"<html>502"), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),
         (ProbeResult("absent"), HookStatus.IMAGE_FILE_INVALID, HookStatus.PATH_NOT_HERE),

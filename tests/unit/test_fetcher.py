@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cache_manager.entry import CacheEntry
-from cache_manager.fetcher import FAILURE_TTL_S, Fetcher, Runner, Wanted
-from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
+from cache_manager.fetcher import Fetcher, Runner, Wanted
+from cache_manager.outcome import FAILURE_MAX_S, FAILURE_TTL_S, Absent, Answer, Denied, FetchError, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources.base import Sink, SourceError
 from cache_manager.status import HookStatus, StatusError
@@ -48,6 +48,15 @@ class Source:
         sink.write(data[:200])
         assert self.may_end.wait(LIMIT_S)
         sink.write(data[200:])
+
+
+class Endless(Source):
+    """Does not say where its images end."""
+
+    def transfer(self, located: Located, sink: Sink) -> None:
+        """Bring it."""
+        sink.end_is_told = False
+        super().transfer(located, sink)
 
 
 def wanted(source: Source, located: Located | None = None, *, own_url: bool = False) -> Wanted:
@@ -179,6 +188,46 @@ def test_a_failed_object_is_not_asked_for_again_at_once(
         source.fails = None
         await fetcher.fetch(wanted(source, own_url=own_url), None, "1.0")
         assert fetcher.failed() == []
+
+    fly(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("said_s", "remembered_s"), [(5.0, 5.0), (600.0, 600.0), (1e9, FAILURE_MAX_S), (None, FAILURE_TTL_S)]
+)
+def test_a_source_that_says_when_it_is_asked_again_then(
+    tmp_path: Path, said_s: float | None, remembered_s: float
+) -> None:
+    """Not before, but for a wait that nobody can mean; who asks meanwhile learns how long it is."""
+
+    async def test(bench: Bench, fetcher: Fetcher) -> None:
+        source = Source(fails=Unwell(HookStatus.SOURCE_THROTTLED, "429", retry_after_s=said_s))
+        await failure(fetcher, wanted(source))
+        bench.now += remembered_s - 2
+        error = await failure(fetcher, wanted(source))
+        assert isinstance(error, FetchError)
+        assert error.retry_after_s == (None if said_s is None else 2)
+        assert "asked again in 2 s" in error.message
+        assert source.transfers == 1
+        bench.now += 2
+        await failure(fetcher, wanted(source))
+        assert source.transfers == 2
+
+    fly(tmp_path, test)
+
+
+@pytest.mark.parametrize("own_url", [True, False])
+@pytest.mark.parametrize(("bad", "is_cut"), [(IMAGE[:-1], True), (IMAGE[:700], True), (b"<html>" * 99, False)])
+def test_an_end_that_nobody_told_may_be_a_cut_connection(
+    tmp_path: Path, bad: bytes, *, is_cut: bool, own_url: bool
+) -> None:
+    """It holds no job: another EP may get the rest. A web page is one, wherever it ends."""
+
+    async def test(bench: Bench, fetcher: Fetcher) -> None:
+        error = await failure(fetcher, wanted(Endless(bad), own_url=own_url))
+        blamed = HookStatus.IMAGE_FILE_INVALID if own_url else HookStatus.IMAGE_CORRUPT
+        assert error.status is (HookStatus.SOURCE_UNREACHABLE if is_cut else blamed)
+        assert bench.cache.entries == {}
 
     fly(tmp_path, test)
 

@@ -82,6 +82,25 @@ def test_a_name_that_is_not_there_does_not_hammer_its_origin(tmp_path: Path, ori
     look(tmp_path, test)
 
 
+def test_a_server_that_says_when_is_asked_again_then(tmp_path: Path, origin: Origin) -> None:
+    """Who asks meanwhile learns how much of the wait is left."""
+
+    async def test(bench: Bench, locator: Locator) -> None:
+        settings, candidate = knobs(), in_tree(f"{origin.base}/v2")
+        pointer = f"/v2/{platform.machine()}/htc__rocky__9/latest.txt"
+        origin.replies[pointer] = Reply(status=429, headers={"Retry-After": "10"})
+        for left_s in (10, 3):
+            answer = await locator.locate(candidate, settings)
+            assert isinstance(answer, Unwell)
+            assert answer.retry_after_s == left_s
+            bench.now += 7
+        assert len(origin.asked) == 1
+        await locator.locate(candidate, settings)
+        assert len(origin.asked) == 2
+
+    look(tmp_path, test)
+
+
 def test_a_server_that_is_down_is_asked_once_a_minute_for_all_its_images(tmp_path: Path) -> None:
     """And no job learns from that what another job asked for."""
     with socket.create_server(("127.0.0.1", 0)) as gone:

@@ -76,6 +76,16 @@ def test_the_jobs_own_server_is_the_authority_for_it(origin: Origin, status: int
     assert caught.value.answer.authoritative
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_what_a_proxy_may_have_said_holds_no_job(origin: Origin, status: int) -> None:
+    """Another EP has another proxy."""
+    origin.replies["/x.sif"] = Reply(status=status, headers={"Via": "1.1 squid"})
+    with pytest.raises(SourceError) as caught:
+        SOURCE.transfer(Located(url=f"{origin.base}/x.sif"), MemorySink())
+    assert isinstance(caught.value.answer, Absent)
+    assert not caught.value.answer.authoritative
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_the_servers_refusal_is_a_denial(origin: Origin, status: int) -> None:
     """Nobody else could read it either, with what this job has."""
