@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
-from pathlib import PurePosixPath
 from typing import Final
 
-from cache_manager import policy, sif
+from cache_manager import opened, policy
 from cache_manager.cache import Cache
+from cache_manager.caller import Caller, ProbeResult
 from cache_manager.entry import CacheEntry
 from cache_manager.fetcher import NO_RUNNER, Fetcher, Runner, Wanted
 from cache_manager.jobad import JobRequest
-from cache_manager.lease import Holder
 from cache_manager.locator import Locator
 from cache_manager.outcome import Answer, Failed, FetchError, Located, Served, failure_of
 from cache_manager.policy import Candidate, Ranking, Site, SourceKind, Verdict
@@ -41,54 +40,11 @@ _PROVE_NOTHING: Final = frozenset(
 )
 """A fetch that fails with any other status was in contact with the image: it exists."""
 
-SQUASHFS_MAGIC: Final = b"hsqs"
-
 HEDGE_S: Final = 2.0
 """A repository that has not answered after this time is not waited for while there are other sources to ask."""
 
 MIN_WAIT_S: Final = 0.05
 """Before a throttled source is asked again; more for who has waited long already."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """What the hook found when it opened a path as the job's user.
-
-    `kind` is file, directory, other, absent, denied or unwell; `head` a file's first bytes; `error` the reason; `real`
-    where the path leads, every link followed (empty if the hook does not say).
-    """
-
-    kind: str
-    size_bytes: int = 0
-    head: bytes = b""
-    error: str = ""
-    real: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TestResult:
-    """How a test of an image ended that the hook made as the job's user: the exit status, and the last words.
-
-    None: it did not end in time, or the runtime could not be run; it says nothing of the image.
-    """
-
-    __test__ = False  # its name makes pytest look into it
-    exit_status: int | None
-    said: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The hook at the other end: the starter that holds its leases, how to ask it back, when it gives up.
-
-    `deadline` is on the loop's clock. `test` starts an image (runtime, path) as the job's user; None where that is
-    the manager's user too, or the hook is older than this question.
-    """
-
-    holder: Holder | None
-    probe: Callable[[str], Awaitable[ProbeResult]]
-    deadline: float
-    test: Callable[[str, str], Awaitable[TestResult]] | None = None
 
 
 class Broker:
@@ -185,7 +141,7 @@ class Broker:
         try:
             async with asyncio.timeout_at(caller.deadline):
                 if candidate.source in _BY_HOOK:
-                    return await _opened_by_hook(candidate, request, caller, settings.root)
+                    return await self._opened(candidate, request, caller, settings)
                 return await self._from_source(candidate, request, caller, settings)
         except TimeoutError:
             why = f"{candidate.source.value}: not here within the hook's deadline; the fetch goes on for the next job"
@@ -196,6 +152,24 @@ class Broker:
             existing = candidate.source is SourceKind.TREE or error.status not in _PROVE_NOTHING
             retry_after_s = error.retry_after_s if isinstance(error, FetchError) else None
             return Failed(error.status, error.message, existing=existing, retry_after_s=retry_after_s)
+
+    async def _opened(
+        self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
+    ) -> Served | Failed:
+        """Have the hook open the path as the job's user: the manager opens nothing for anybody."""
+        found = await caller.probe(candidate.image.path)
+        published = opened.leads_to(found)
+        if published is None:
+            return opened.judge(candidate, found, request.scratch, settings.root)
+        ranking = self.rank(replace(request, image=published), settings)
+        attempts = list((await self._attempts(ranking.candidates, request, caller, settings)).values())
+        if attempts and isinstance(attempts[-1], Served):
+            return attempts[-1]
+        verdict = ranking.verdict or policy.verdict(published, attempts)
+        # a link of the job's is the job's everywhere; one of this EP's may lead to an image elsewhere
+        ours = candidate.source is SourceKind.LOCAL and verdict.status.holds
+        status = HookStatus.PATH_NOT_HERE if ours else verdict.status
+        return Failed(status, f"leads to {published.text}: {verdict.message}")
 
     async def _from_source(
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
@@ -342,48 +316,3 @@ def _after_waiting(one: Served | Failed, waited_s: float) -> Served | Failed:
         return one
     note = f"{waited_s:.0f} s later, as the source had asked"
     return replace(one, note=f"{one.note}; {note}" if one.note else note)
-
-
-async def _opened_by_hook(candidate: Candidate, request: JobRequest, caller: Caller, root: str) -> Served | Failed:
-    """Have the hook open the path as the job's user: the manager opens nothing for anybody.
-
-    A path that leads into the cache is nobody's to name: it would be run without a lease, and may be another's.
-    """
-    shipped = candidate.source is SourceKind.JOB_FILE
-    found = await caller.probe(candidate.image.path)
-    path = candidate.image.path
-    if any(f"{one}/".startswith(f"{root}/") for one in (path, found.real)):
-        return Failed(
-            HookStatus.PATH_NOT_HERE, "lies in this EP's image cache, from which images are run by name alone"
-        )
-    wrong = _why_no_image(found, shipped=shipped)
-    if wrong:
-        # a file system of this EP that fails says nothing of the file
-        users = shipped and found.kind != "unwell"
-        return Failed(HookStatus.IMAGE_FILE_INVALID if users else HookStatus.PATH_NOT_HERE, wrong)
-    unable = policy.refused(candidate, directory=found.kind == "directory")
-    if unable:
-        return Failed(HookStatus.NO_CONTAINER_RUNTIME, unable)
-    if shipped:
-        path = str(PurePosixPath(request.scratch) / path)
-    where = "that came with the job" if shipped else "on this EP"
-    if found.kind == "directory":
-        return Served(path, f"directory {where}", sandbox=True)
-    return Served(path, f"file {where}", size_bytes=found.size_bytes, hit=True)
-
-
-def _why_no_image(found: ProbeResult, *, shipped: bool) -> str:
-    """Return why what the hook opened is no image; empty if it is one."""
-    if found.kind == "absent":
-        return f"{'did not come with the job' if shipped else 'not on this EP'} ({found.error or 'no such file'})"
-    if found.kind == "denied":
-        return f"cannot be read by the job's user here ({found.error})"
-    if found.kind not in {"file", "directory"}:
-        return f"cannot be opened ({found.error or found.kind})"
-    if found.kind == "directory" or found.head.startswith(SQUASHFS_MAGIC):
-        return ""  # the runtime takes a bare squashfs as well
-    try:
-        sif.parse_header(found.head, found.size_bytes)
-    except sif.SifError as error:
-        return str(error)
-    return ""

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache_manager import jobad, processes, protocol, updatead
-from cache_manager.broker import Broker, Caller, ProbeResult, TestResult
+from cache_manager.broker import Broker
+from cache_manager.caller import Caller, ProbeResult, TestResult
 from cache_manager.policy import Verdict
 from cache_manager.processes import Peer
 from cache_manager.protocol import Header, ProtocolError

@@ -40,6 +40,8 @@ CORE: Final = {
     "settings",
     "memory",
     "condorconfig",
+    "caller",
+    "opened",
 }
 SOURCES: Final = {
     "sources",

@@ -185,6 +185,8 @@ FILES: Final = (
     _opened("in a directory of the job", "./sub/job.sif", "file", f"sif {SCRATCH}/sub/job.sif"),
     _opened("a directory of the job", "sub/", "file", f"sandbox {SCRATCH}/sub"),
     _opened("a link of the job that leads into CVMFS", "on_cvmfs.sif", "file", f"sandbox {SCRATCH}/on_cvmfs.sif"),
+    _opened("a link of the job to an image of CVMFS, which is mounted elsewhere", "elsewhere.sif", "file", ROCKY),
+    _opened("a link on this EP to an image of CVMFS, which is mounted elsewhere", "@SITE@/local/rocky", "path", ROCKY),
     _opened("a SIF on this EP", "@SITE@/local/image.sif", "path", "sif @SITE@/local/image.sif"),
     _opened("a file URL on this EP", "file://@SITE@/local/image.sif", "path", "sif @SITE@/local/image.sif"),
     _opened("a directory on this EP", "@SITE@/local/image", "path", "sandbox @SITE@/local/image"),

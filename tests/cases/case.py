@@ -68,6 +68,8 @@ _OPENED: Final = {
     ("path", "is a SIF, which does not run here"): HookStatus.NO_CONTAINER_RUNTIME,
     ("file", "is a directory, which does not run here"): HookStatus.NO_CONTAINER_RUNTIME,
     ("file", "is missing"): HookStatus.IMAGE_FILE_INVALID,
+    ("file", "leads to what is not published"): HookStatus.IMAGE_NOT_PUBLISHED,
+    ("path", "leads to what is not published"): HookStatus.PATH_NOT_HERE,
     ("path", "is no image"): HookStatus.PATH_NOT_HERE,
     ("path", "is missing"): HookStatus.PATH_NOT_HERE,
     ("path", "cannot be read"): HookStatus.PATH_NOT_HERE,

@@ -141,6 +141,13 @@ OWN_IMAGES: Final = (
         said="did not come",
     ),
     Case(
+        120,
+        "a link of the job to an image that is not published",
+        image_ad("unpublished.sif"),
+        "file leads to what is not published",
+        said="leads to /cvmfs/",
+    ),
+    Case(
         150, "a link of the job that leads to nothing", image_ad("dangling.sif"), "file is missing", said="did not come"
     ),
     Case(

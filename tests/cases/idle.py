@@ -152,10 +152,10 @@ SITES: Final = (
     ),
     Case(
         360,
-        "a link that leads into CVMFS, which is mounted elsewhere here",
+        "a link on this EP to an image that is not published",
         image_ad("@SITE@/local/cvmfs_elsewhere"),
-        "path is missing",
-        said="not on this EP",
+        "path leads to what is not published",
+        said="leads to /cvmfs/",
     ),
     Case(
         360, "a path below a file", image_ad("@SITE@/local/image.sif/x.sif"), "path is missing", said="not on this EP"

@@ -64,6 +64,9 @@ class World:
         self._local(self.site.directory / "local")
         self._job(self.site.scratch)
         (self.site.directory / "local" / "on_cvmfs").symlink_to(rocky)
+        for link in (self.site.scratch / "elsewhere.sif", self.site.directory / "local" / "rocky"):
+            link.symlink_to(f"/cvmfs/{cvmfs.repository}/htc/rocky:9")
+        (self.site.scratch / "unpublished.sif").symlink_to(f"/cvmfs/{cvmfs.repository}/htc/nothing:9")
         (self.site.directory / "local" / "cvmfs_elsewhere").symlink_to(f"/cvmfs/{cvmfs.repository}/.images/00/nothing")
         (self.site.scratch / "on_cvmfs.sif").symlink_to(rocky)
         write(self.site.directory / "tree", tree("htc/file:1", sif("file")))

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cache_manager.broker import Broker, Caller, ProbeResult, TestResult
+from cache_manager.broker import Broker
 from cache_manager.cache import Cache
+from cache_manager.caller import Caller, ProbeResult, TestResult
 from cache_manager.fetcher import Runner
 from cache_manager.jobad import JobRequest
 from cache_manager.lease import Holder

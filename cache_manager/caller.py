@@ -1,0 +1,49 @@
+"""The hook at the other end of a request, as a value: whom a lease is for, and what it can be asked back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from cache_manager.lease import Holder
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What the hook found when it opened a path as the job's user.
+
+    `kind` is file, directory, other, absent, denied or unwell; `head` a file's first bytes; `error` the reason; `real`
+    where the path leads, every link followed (empty if the hook does not say).
+    """
+
+    kind: str
+    size_bytes: int = 0
+    head: bytes = b""
+    error: str = ""
+    real: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """How a test of an image ended that the hook made as the job's user: the exit status, and the last words.
+
+    None: it did not end in time, or the runtime could not be run; it says nothing of the image.
+    """
+
+    __test__ = False  # its name makes pytest look into it
+    exit_status: int | None
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The hook at the other end: the starter that holds its leases, how to ask it back, when it gives up.
+
+    `deadline` is on the loop's clock. `test` starts an image (runtime, path) as the job's user; None where that is
+    the manager's user too, or the hook is older than this question.
+    """
+
+    holder: Holder | None
+    probe: Callable[[str], Awaitable[ProbeResult]]
+    deadline: float
+    test: Callable[[str, str], Awaitable[TestResult]] | None = None

@@ -1,0 +1,73 @@
+"""What the hook opened as the job's user, judged: an image, none, or a link to one that is published. Pure."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Final
+
+from cache_manager import policy, sif
+from cache_manager.caller import ProbeResult
+from cache_manager.outcome import Failed, Served
+from cache_manager.policy import Candidate, SourceKind
+from cache_manager.reference import ImageReference
+from cache_manager.status import HookStatus, StatusError
+
+SQUASHFS_MAGIC: Final = b"hsqs"
+
+
+def leads_to(found: ProbeResult) -> ImageReference | None:
+    """Return the image of a CVMFS repository to which a link leads that cannot be followed here; None if it is none.
+
+    CVMFS may be mounted elsewhere, or not at all, and the image be published in another form.
+    """
+    if found.kind not in {"absent", "unwell"} or not found.real.startswith("/cvmfs/"):
+        return None
+    try:
+        image = ImageReference.parse(found.real)
+    except StatusError:
+        return None
+    return image if image.repository else None
+
+
+def judge(candidate: Candidate, found: ProbeResult, scratch: str, root: str) -> Served | Failed:
+    """Return what a path is for the job whose directory is `scratch`; `root` is the cache's.
+
+    A path that leads into the cache is nobody's to name: it would be run without a lease, and may be another's.
+    """
+    shipped = candidate.source is SourceKind.JOB_FILE
+    path = candidate.image.path
+    if any(f"{one}/".startswith(f"{root}/") for one in (path, found.real)):
+        return Failed(
+            HookStatus.PATH_NOT_HERE, "lies in this EP's image cache, from which images are run by name alone"
+        )
+    wrong = _why_no_image(found, shipped=shipped)
+    if wrong:
+        # a file system of this EP that fails says nothing of the file
+        users = shipped and found.kind != "unwell"
+        return Failed(HookStatus.IMAGE_FILE_INVALID if users else HookStatus.PATH_NOT_HERE, wrong)
+    unable = policy.refused(candidate, directory=found.kind == "directory")
+    if unable:
+        return Failed(HookStatus.NO_CONTAINER_RUNTIME, unable)
+    if shipped:
+        path = str(PurePosixPath(scratch) / path)
+    where = "that came with the job" if shipped else "on this EP"
+    if found.kind == "directory":
+        return Served(path, f"directory {where}", sandbox=True)
+    return Served(path, f"file {where}", size_bytes=found.size_bytes, hit=True)
+
+
+def _why_no_image(found: ProbeResult, *, shipped: bool) -> str:
+    """Return why what the hook opened is no image; empty if it is one."""
+    if found.kind == "absent":
+        return f"{'did not come with the job' if shipped else 'not on this EP'} ({found.error or 'no such file'})"
+    if found.kind == "denied":
+        return f"cannot be read by the job's user here ({found.error})"
+    if found.kind not in {"file", "directory"}:
+        return f"cannot be opened ({found.error or found.kind})"
+    if found.kind == "directory" or found.head.startswith(SQUASHFS_MAGIC):
+        return ""  # the runtime takes a bare squashfs as well
+    try:
+        sif.parse_header(found.head, found.size_bytes)
+    except sif.SifError as error:
+        return str(error)
+    return ""
