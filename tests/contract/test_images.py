@@ -235,7 +235,7 @@ def test_a_hit_on_a_damaged_image_costs_a_fetch_and_no_job(stocked: Site, origin
     assert image.read_bytes() == sif("htc/a:1", SIZE)
     assert origin.count(".sif") == 2
     (bad,) = done(stocked, "status")["in_quarantine"]
-    assert bad["why"].startswith("no SIF: its magic is missing")
+    assert bad["why"].startswith("no SIF: zeros (")
     assert (stocked.root / "quarantine" / bad["key"] / "image").exists()
 
 

@@ -65,7 +65,7 @@ class Bench:
         nonce = f"put-{name}"
         self.cache.reserve(nonce, name, size)
         staging = self.stage(nonce, name)
-        header = sif_header(data_bytes=size - 200) if size >= 200 else b""
+        header = sif_header(data_bytes=size - 713) if size >= 713 else b""
         staging.write(header + b"\xa5" * (size - len(header)))
         staging.finish()
 
