@@ -143,7 +143,7 @@ class Store:
         """Return everything that lies under the root."""
         layout = self.layout
         return DiskState(
-            entries=tuple(self._found_entry(Path(layout.entries) / name) for name in _names(layout.entries)),
+            entries=tuple(_found_entry(str(layout.entries), name) for name in _names(layout.entries)),
             leases={name: _read_lease(Path(layout.leases) / name) for name in _names(layout.leases)},
             staging=_names(layout.staging),
             trash=_names(layout.trash),
@@ -151,14 +151,6 @@ class Store:
             pins={name: _read_pin(Path(layout.pins) / name) for name in _names(layout.pins)},
             quarantine=tuple(_quarantined(Path(layout.quarantine) / name) for name in _names(layout.quarantine)),
         )
-
-    def _found_entry(self, directory: Path) -> FoundEntry:
-        try:
-            record = directory / RECORD
-            entry = CacheEntry.from_json(_read(record), record.stat().st_mtime)
-        except (OSError, ValueError):
-            return FoundEntry(directory.name, None, -1)
-        return FoundEntry(directory.name, entry, _image_bytes(directory / IMAGE, entry.format))
 
     def repair(self, repair: Repair) -> None:
         """Apply what reconcile planned, and empty the trash."""
@@ -255,7 +247,7 @@ class Store:
 
     def image_bytes(self, key: str) -> int:
         """Return the size of an entry's image, -1 if there is none of its format."""
-        return _image_bytes(Path(self.layout.image(key)), key.partition(".")[2])
+        return _image_bytes(str(self.layout.image(key)), key.partition(".")[2])
 
     def is_whole(self, entry: CacheEntry) -> bool:
         """Whether an entry's record is there, and its image: a file of its size, or a directory."""
@@ -339,9 +331,25 @@ def _unusable(path: Path, why: str) -> StatusError:
 
 def _names(directory: PurePosixPath) -> tuple[str, ...]:
     try:
-        return tuple(sorted(path.name for path in Path(directory).iterdir()))
+        return tuple(sorted(os.listdir(directory)))  # noqa: PTH208 - names, of which there may be many
     except FileNotFoundError:
         return ()
+
+
+def _found_entry(entries: str, name: str) -> FoundEntry:
+    """Return what lies in an entry's directory. There may be ten thousand: paths are texts here."""
+    directory = f"{entries}/{name}"
+    try:
+        descriptor = os.open(f"{directory}/{RECORD}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            text = os.read(descriptor, _RECORD_BYTES).decode()
+            used_at = os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+        entry = CacheEntry.from_json(text, used_at)
+    except (OSError, ValueError):
+        return FoundEntry(name, None, -1)
+    return FoundEntry(name, entry, _image_bytes(f"{directory}/{IMAGE}", entry.format))
 
 
 def _read(path: Path) -> str:
@@ -390,9 +398,9 @@ def _read_object(path: Path) -> dict[str, str | float] | None:
     return record if isinstance(record.get("url"), str) else None
 
 
-def _image_bytes(image: Path, kind: str) -> int:
+def _image_bytes(image: str, kind: str) -> int:
     try:
-        found = image.lstat()
+        found = os.lstat(image)
     except OSError:
         return -1
     fits = stat.S_ISDIR(found.st_mode) if kind == "sandbox" else stat.S_ISREG(found.st_mode)

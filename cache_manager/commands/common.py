@@ -60,8 +60,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
-    """Print for programs."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    """Print for programs; a list with one item a line, which ten thousand of them need and grep likes."""
+    if isinstance(value, list):
+        lines = ",\n".join(json.dumps(one) for one in value)
+        sys.stdout.write(f"[\n{lines}\n]\n" if value else "[]\n")
+    else:
+        sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
