@@ -102,9 +102,7 @@ class Cache:
         """Read the root, which is locked by us, and mend what a crash left. Raises StatusError, OSError."""
         self.store.prepare()
         found = self.store.scan()
-        alive = frozenset(
-            name for name, lease in found.leases.items() if lease is not None and processes.is_alive(lease.holder)
-        )
+        alive = frozenset(name for name, lease in found.leases.items() if lease is not None and self._is_held(lease))
         repair = reconcile.plan(found, alive, self._boot_id)
         self.store.repair(repair)
         self.entries = {entry.key: entry for entry in repair.entries}
@@ -124,6 +122,11 @@ class Cache:
             len(repair.dead_leases),
             len(repair.leftovers),
         )
+
+    def _is_held(self, lease: Lease) -> bool:
+        """Whether a lease found on disk still has its holder. Without a boot id, the host tells whose pids they are."""
+        here = bool(self._boot_id) or lease.host == self._host
+        return here and processes.is_alive(lease.holder) and not lease.is_over(self._clock())
 
     @property
     def usage(self) -> Usage:
@@ -209,7 +212,7 @@ class Cache:
     def poll_holders(self) -> None:
         """Release the leases of holders that ended: those that no pidfd watches, or whose event is yet to come."""
         for holder in list(self._descriptors):
-            if not processes.is_alive(holder):
+            if not processes.is_alive(holder) or self.leases[holder].is_over(self._clock()):
                 self.release(holder)
 
     def _watch(self, lease: Lease) -> None:

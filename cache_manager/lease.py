@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from cache_manager.entry import read_object
+
+BOUND_S: Final = 86_400.0
+"""A lease that its own user could keep for ever, or whose end nobody can see, ends so long after it was taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process, for certain: pids are used again, a pid with its start time (clock ticks since boot) is not."""
+    """A process, for certain: pids are used again, a pid with its start time (clock ticks since boot) is not.
+
+    Where the start time cannot be read (hidepid), or the process is in a pid namespace that we do not see (pid 0), it
+    is known by its job's directory instead: by its path and inode. An inode of 0 is a directory that we do not see
+    either. `bounded` holders hold nothing longer than BOUND_S.
+    """
 
     pid: int
     start_ticks: int
+    directory: str = ""
+    inode: int = 0
+    bounded: bool = field(default=False, compare=False)
 
     @property
     def file_name(self) -> str:
         """The name of this holder's lease file."""
-        return f"{self.pid}-{self.start_ticks}.json"
+        if not self.directory:
+            return f"{self.pid}-{self.start_ticks}.json"
+        place = hashlib.sha256(self.directory.encode(errors="backslashreplace")).hexdigest()[:16]
+        return f"{self.pid}-{self.inode}-{place}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +48,13 @@ class Lease:
     taken_at: float
     job_id: str = ""
 
+    def is_over(self, now: float) -> bool:
+        """Whether it has lasted as long as it may, whatever its holder does."""
+        return self.holder.bounded and abs(now - self.taken_at) >= BOUND_S
+
     def to_json(self) -> str:
-        """Return the lease as it lies under `leases`."""
-        values = {
+        """Return the lease as it lies under `leases`. Keys are only ever added: another version reads it too."""
+        values: dict[str, object] = {
             "pid": self.holder.pid,
             "start_ticks": self.holder.start_ticks,
             "keys": sorted(self.keys),
@@ -43,6 +63,9 @@ class Lease:
             "taken_at": self.taken_at,
             "job_id": self.job_id,
         }
+        if self.holder.directory:
+            one = self.holder
+            values |= {"directory": one.directory, "inode": one.inode, "bounded": one.bounded}
         return json.dumps(values) + "\n"
 
     @classmethod
@@ -50,7 +73,13 @@ class Lease:
         """Read a lease file. Raises ValueError if it is none."""
         values = read_object(text)
         try:
-            holder = Holder(int(values["pid"]), int(values["start_ticks"]))
+            holder = Holder(
+                int(values["pid"]),
+                int(values["start_ticks"]),
+                str(values.get("directory", "")),
+                int(values.get("inode", 0)),
+                bool(values.get("bounded", False)),
+            )
             return cls(
                 holder,
                 frozenset(str(key) for key in values["keys"]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from cache_manager.heartbeat import Place
 from cache_manager.lease import Holder
 
 _CREDENTIALS = struct.Struct("3i")
+_JOB_DIRECTORY = re.compile(r"(/.*/dir_([0-9]{1,9}))(?:/.*)?")
 ANCESTORS: Final = 4
 """How far above the peer its starter may be: the hook's interpreter, its launcher, the starter."""
 
@@ -75,29 +78,102 @@ def holder(pid: int) -> Holder | None:
 
 
 def is_alive(one: Holder) -> bool:
-    """Whether this very process still runs."""
+    """Whether this very process still runs; of one that we do not see, whether its job's directory is still there."""
+    if one.directory:
+        there = one.inode == 0 or _inode(one.directory) in {0, one.inode}
+        return there and (one.pid == 0 or _exists(one.pid))
     found = _stat(one.pid)
     return found is not None and found[1] == one.start_ticks
 
 
-def holder_for(peer: Peer, stated_pid: int) -> Holder | None:
+def holder_for(peer: Peer, stated_pid: int, scratch: str = "") -> Holder | None:
     """Return who holds a lease for the hook at the other end: the starter that it states, if that is an ancestor.
 
-    Without a statement it is the hook's parent; its launcher does not count. Where the peer cannot be seen (another
-    pid namespace) there is only the statement. None if no such process runs.
+    Without a statement it is the starter of its scratch path, if that is an ancestor (a transfer plug-in's parent is
+    no starter), else the hook's parent; its launcher does not count. Where /proc does not show them, the job's
+    directory stands for the starter. None if no such process runs.
     """
     if peer.pid == 0:
-        return holder(stated_pid)
-    pid, first = peer.pid, None
-    for _ in range(ANCESTORS):
+        return _by_directory(peer, 0, stated_pid, scratch)
+    line = _ancestors(peer.pid)
+    found = next((pid for pid in (stated_pid, _job_directory(scratch)[1]) if pid in line), 0)
+    found = found or next((pid for pid in line if not _is_launcher(pid)), 0)
+    if not line and _is_hidden(peer.pid):
+        found = stated_pid
+    return _by_directory(peer, found, stated_pid, scratch) if _is_hidden(found) else holder(found)
+
+
+def _ancestors(pid: int) -> list[int]:
+    """Return the pids above a process, nearest first, as far as a starter may be."""
+    line: list[int] = []
+    while len(line) < ANCESTORS:
         found = _stat(pid)
         if found is None or found[0] <= 1:
             break
         pid = found[0]
-        first = first or (None if _is_launcher(pid) else pid)
-        if pid == stated_pid:
-            return holder(pid)
-    return holder(first) if first else None
+        line.append(pid)
+    return line
+
+
+def _by_directory(peer: Peer, pid: int, stated_pid: int, scratch: str) -> Holder | None:
+    """Return a holder that is known by its job's directory, which HTCondor removes after the job."""
+    directory, number = _job_directory(scratch)
+    if number and stated_pid in {0, number}:
+        inode, safe = _look_at(directory, peer.uid)
+        return Holder(pid, 0, directory, inode, bounded=not safe)
+    # nothing tells when it ends
+    return Holder(pid, 0, f"pid {stated_pid} {scratch}", bounded=True) if stated_pid > 0 else None
+
+
+def _job_directory(scratch: str) -> tuple[str, int]:
+    """Return the part of a scratch path that ends in `dir_<pid>`, and its starter's pid; 0 if there is none."""
+    found = _JOB_DIRECTORY.fullmatch(scratch)
+    return (found.group(1), int(found.group(2))) if found else ("", 0)
+
+
+def _look_at(directory: str, uid: int) -> tuple[int, bool]:
+    """Return the inode of a job's directory, 0 if it is not seen; and whether only HTCondor can keep it there."""
+    try:
+        found, above = os.lstat(directory), os.lstat(os.path.dirname(directory))  # noqa: PTH120 - a text
+    except (OSError, ValueError):  # ValueError: the text is a user's
+        return 0, False
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {uid, 0, above.st_uid}:
+        return 0, False
+    return found.st_ino, uid in {0, os.geteuid()} or (above.st_uid != uid and not above.st_mode & stat.S_IWOTH)
+
+
+def _inode(directory: str) -> int:
+    """Return a directory's inode, -1 if it is gone, 0 if that cannot be told."""
+    try:
+        return os.lstat(directory).st_ino
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    except (OSError, ValueError):
+        return 0
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is such a process; works for those that /proc hides."""
+    if pid <= 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is such a process, of which /proc tells nothing (hidepid)."""
+    if not _exists(pid):
+        return False
+    try:
+        os.close(os.open(f"/proc/{pid}/stat", os.O_RDONLY))
+    except OSError:
+        return True
+    return False
 
 
 def _is_launcher(pid: int) -> bool:
@@ -116,7 +192,7 @@ def watch(one: Holder, ended: Callable[[], None], add_reader: Callable[[int, Cal
     """
     try:
         descriptor = os.pidfd_open(one.pid)
-    except OSError:
+    except (OSError, AttributeError):  # an old kernel; a Python that was built on one; a process that we do not see
         return None
     add_reader(descriptor, ended)
     return descriptor

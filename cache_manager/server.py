@@ -220,7 +220,7 @@ class Server:
         request = jobad.JobRequest()
         try:
             request = read_request(header, body)
-            holder = processes.holder_for(line.peer, int(header.number("starter", 0)))
+            holder = processes.holder_for(line.peer, int(header.number("starter", 0)), header.keys.get("scratch", ""))
             deadline = asyncio.get_running_loop().time() + header.number("left", LEFT_DEFAULT_S) - MARGIN_S
             foreign = line.peer.uid not in {0, os.getuid()} and "test" in header.keys.get("can", "").split(",")
             caller = Caller(holder, _prober(line), deadline, _tester(line) if foreign else None)

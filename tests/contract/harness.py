@@ -39,6 +39,8 @@ class Site:
     knobs: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     blocked_signals: bool = False
+    below: Sequence[str] = ()
+    """A command that runs the manager's command."""
     manager: subprocess.Popen[bytes] | None = None
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _files: ExitStack = field(default_factory=ExitStack)
@@ -109,7 +111,7 @@ class Site:
     def launch(self) -> subprocess.Popen[bytes]:
         """Start a manager, and do not wait for it."""
         with self.log.open("ab") as log:
-            argv = [sys.executable, "-m", "cache_manager", "serve", "--stderr"]
+            argv = [*self.below, sys.executable, "-m", "cache_manager", "serve", "--stderr"]
             return self.popen(argv, stdout=log, stderr=log, blocked_signals=self.blocked_signals)
 
     def start(self) -> Self:

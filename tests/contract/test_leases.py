@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,27 @@ def test_a_lease_ends_with_a_starter_that_is_killed(site: Site, origin: Origin) 
     assert len(site.names("leases")) == 1
     starter.kill()
     site.wait_for(lambda: not site.names("leases"), "the end of the lease")
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["ends", "is killed"])
+def test_a_kernel_that_cannot_watch_a_process_is_asked_from_time_to_time(
+    make_site: StartSite, origin: Origin, *, killed: bool
+) -> None:
+    """Before Linux 5.3; also for what a restart takes up again."""
+    site = make_site()
+    site.below = (sys.executable, "-m", "tests.contract.old_kernel")
+    site.start()
+    first, second = publish(origin, "first", "second")
+    stays, goes = holders.start(site, first), holders.start(site, second)
+    assert [stays.answer().code, goes.answer().code] == [0, 0]
+    links = [str(path.readlink()) for path in Path(f"/proc/{site.pid}/fd").iterdir()]
+    assert not [link for link in links if "pidfd" in link]
+    goes.kill() if killed else goes.end()
+    site.wait_for(lambda: len(site.names("leases")) == 1, "the end of one lease")
+    site.restart(signal.SIGKILL)
+    assert site.ask("status")["leases"] == 1
+    stays.kill() if killed else stays.end()
+    site.wait_for(lambda: not site.names("leases"), "the end of the other lease")
 
 
 def test_a_starter_that_is_not_stated_is_found(site: Site, origin: Origin) -> None:

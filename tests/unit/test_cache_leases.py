@@ -12,7 +12,7 @@ import pytest
 
 from cache_manager import processes
 from cache_manager.cache import Cache
-from cache_manager.lease import Holder, Lease
+from cache_manager.lease import BOUND_S, Holder, Lease
 from cache_manager.outcome import Located
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.store import Store
@@ -118,6 +118,65 @@ def test_a_process_with_the_same_pid_is_another_holder(tmp_path: Path) -> None:
             await bench.until(lambda: not bench.cache.leases)
 
     run(tmp_path / "cache", test)
+
+
+def test_a_lease_whose_end_nobody_sees_ends_after_a_day(tmp_path: Path) -> None:
+    """Also at a restart. Others go on as long as their jobs."""
+    root = tmp_path / "cache"
+    job = tmp_path / "dir_7"
+    job.mkdir()
+    seen = Holder(0, 0, str(job), job.stat().st_ino)
+    unseen = Holder(0, 0, "/elsewhere/dir_7", bounded=True)
+
+    def before(bench: Bench) -> None:
+        bench.put("a")
+        for holder in (seen, unseen):
+            bench.cache.acquire(key_of("a"), holder, bench.now)
+        bench.now += BOUND_S - 1
+        bench.cache.poll_holders()
+        assert set(bench.cache.leases) == {seen, unseen}
+        kept = (root / "leases" / unseen.file_name).read_text()
+        bench.now += 1
+        bench.cache.poll_holders()
+        assert set(bench.cache.leases) == {seen}
+        kept_too = (root / "leases" / seen.file_name).read_text()
+        bench.cache.release(seen)
+        (root / "leases" / unseen.file_name).write_text(kept)
+        (root / "leases" / seen.file_name).write_text(kept_too)
+
+    def after(bench: Bench) -> None:
+        bench.now += BOUND_S
+        bench.cache.load()
+        assert set(bench.cache.leases) >= {seen}
+        job.rmdir()
+        bench.cache.poll_holders()
+        assert (bench.cache.leases, lease_files(bench)) == ({}, [])
+
+    run(root, before)
+    run(root, after)
+
+
+def test_without_a_boot_id_another_hosts_leases_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pids are others; a file system may be shared. A machine that was renamed since still knows its own."""
+    root = tmp_path / "cache"
+    for boot, kept in (("", False), ("a", True)):
+        monkeypatch.setattr(processes, "boot_id", lambda boot=boot: boot)
+        with child() as (holder, _):
+
+            def before(bench: Bench, holder: Holder = holder) -> None:
+                if key_of("a") not in bench.cache.entries:
+                    bench.put("a")
+                bench.cache.acquire(key_of("a"), holder, 1500.0)
+                path = root / "leases" / holder.file_name
+                text = json.dumps(json.loads(path.read_text()) | {"host": "another.example"})
+                bench.cache.release(holder)
+                path.write_text(text)
+
+            def after(bench: Bench, holder: Holder = holder, *, kept: bool = kept) -> None:
+                assert (holder in bench.cache.leases) is kept
+
+            run(root, before)
+            run(root, after)
 
 
 def test_a_restart_keeps_the_leases_of_the_living(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,10 @@ RECORD = json.loads(lease(keys=(key_of("a"),)).to_json())
 @given(
     st.builds(
         Lease,
-        st.builds(Holder, st.integers(1, 2**22), st.integers(0, 2**63)),
+        st.builds(Holder, st.integers(1, 2**22), st.integers(0, 2**63))
+        | st.builds(
+            Holder, st.integers(0, 2**22), st.just(0), st.text(min_size=1), st.integers(0, 2**63), bounded=st.booleans()
+        ),
         st.frozensets(st.text(max_size=9).map(key_of)),
         st.text(max_size=36),
         st.text(max_size=20),
@@ -28,7 +32,9 @@ RECORD = json.loads(lease(keys=(key_of("a"),)).to_json())
 )
 def test_a_lease_reads_back_as_it_was(one: Lease) -> None:
     """After a restart of the manager the jobs still hold their images."""
-    assert Lease.from_json(one.to_json()) == one
+    read = Lease.from_json(one.to_json())
+    assert read == one
+    assert (read.holder.bounded, read.holder.file_name) == (one.holder.bounded, one.holder.file_name)
 
 
 def test_a_lease_without_a_job_is_read() -> None:
@@ -37,10 +43,20 @@ def test_a_lease_without_a_job_is_read() -> None:
     assert Lease.from_json(text).job_id == ""
 
 
+@pytest.mark.parametrize(("bounded", "hours", "over"), [(True, 23.9, False), (True, 24, True), (False, 999, False)])
+def test_a_lease_whose_end_nobody_sees_ends_after_a_day(*, bounded: bool, hours: float, over: bool) -> None:
+    """Whatever its holder does, or a clock that was set back."""
+    one = replace(lease(), holder=Holder(0, 0, "/execute/dir_7", bounded=bounded))
+    assert one.is_over(one.taken_at + hours * 3600) is over
+    assert one.is_over(one.taken_at - hours * 3600) is over
+
+
 def test_two_holders_have_two_files() -> None:
     """A pid that is used again is another holder."""
     assert Holder(7, 99).file_name == "7-99.json"
     assert len({Holder(pid, ticks).file_name for pid in (1, 11) for ticks in (1, 11)}) == 4
+    places = [Holder(0, 0, directory, inode) for directory in ("/a/dir_1", "/b/dir_1") for inode in (1, 2)]
+    assert len({one.file_name for one in places}) == 4
 
 
 @pytest.mark.parametrize(
@@ -69,6 +85,7 @@ def test_two_holders_have_two_files() -> None:
         json.dumps({**RECORD, "taken_at": 10**400}),
         json.dumps({**RECORD, "keys": None}),
         json.dumps({**RECORD, "keys": 5}),
+        json.dumps({**RECORD, "inode": None}),
     ],
 )
 def test_garbage_is_no_lease(text: str) -> None:

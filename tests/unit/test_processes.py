@@ -132,12 +132,74 @@ def test_an_ancestor_too_far_above_is_no_starter() -> None:
         assert processes.holder_for(Peer(pid, 0), ME) not in {None, processes.holder(ME)}
 
 
-def test_a_peer_in_another_pid_namespace_has_only_its_statement() -> None:
-    """The kernel says 0 for it."""
-    with child() as (holder, _):
-        assert processes.holder_for(Peer(0, 0), holder.pid) == holder
-        assert processes.holder_for(Peer(0, 0), 0) is None
-        assert processes.holder_for(Peer(0, 0), NOBODY) is None
+def test_a_transfer_plug_in_holds_for_the_starter_of_its_directory(tmp_path: Path) -> None:
+    """Its parent is no starter; and a directory that names a process which is no ancestor is not believed."""
+    with descendant(2) as pid, child() as (stranger, _):
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        for number, expected in ((ME, ME), (stranger.pid, parent)):
+            scratch = f"{tmp_path}/dir_{number}/scratch"
+            assert processes.holder_for(Peer(pid, 0), 0, scratch) == processes.holder(expected)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """Return a job's directory, as HTCondor makes it."""
+    directory = tmp_path / "dir_7"
+    (directory / "scratch").mkdir(parents=True)
+    return directory
+
+
+def unseen(scratch: object, *, stated: int = 7, uid: int = 0) -> Holder:
+    """Return the holder for a peer in another pid namespace: the kernel says 0 for it."""
+    found = processes.holder_for(Peer(0, uid), stated, str(scratch))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("inside", ["", "/", "/scratch", "/scratch/sub"])
+def test_a_starter_that_is_not_seen_lives_as_long_as_its_jobs_directory(job: Path, inside: str) -> None:
+    """Another directory of the same name, of a starter whose pid was used again, is not its directory."""
+    holder = unseen(f"{job}{inside}")
+    assert (holder.directory, holder.inode, holder.bounded) == (str(job), job.stat().st_ino, False)
+    assert holder == unseen(job / "scratch", stated=0)
+    assert processes.is_alive(holder)
+    kept = job.rename(job.with_name("kept"))
+    assert not processes.is_alive(holder)
+    job.mkdir()
+    assert not processes.is_alive(holder)
+    assert unseen(job).file_name != holder.file_name
+    job.rmdir()
+    kept.rename(job)
+    assert processes.is_alive(holder)
+
+
+def test_of_two_directories_the_inner_one_is_the_jobs(job: Path) -> None:
+    """A pilot is a job itself."""
+    inner = job / "pilot" / "execute" / "dir_8"
+    inner.mkdir(parents=True)
+    assert unseen(inner / "scratch", stated=8).directory == str(inner)
+
+
+@pytest.mark.parametrize(
+    ("scratch", "stated"),
+    [("{job}", 8), ("{job}/../dir_9", 9), ("", 7), ("/dir_", 7), ("dir_7", 7), ("/\0/dir_7", 7), ("/\ud800/dir_7", 7)],
+)
+def test_without_a_directory_that_is_seen_a_lease_has_an_end(job: Path, scratch: str, stated: int) -> None:
+    """Nothing tells when its job ends."""
+    holder = unseen(scratch.format(job=job), stated=stated)
+    assert (holder.inode, holder.bounded) == (0, True)
+    assert processes.is_alive(holder)
+    assert holder.file_name.endswith(".json")
+    assert processes.holder_for(Peer(0, 0), 0, "/nowhere") is None
+
+
+def test_a_directory_that_its_user_can_keep_gives_no_lease_without_end(job: Path) -> None:
+    """A user may make a directory of that name anywhere."""
+    user = 4711 if os.getuid() == 0 else os.getuid() + 1
+    for mode, bounded in ((0o755, False), (0o1777, True)):
+        job.parent.chmod(mode)
+        assert unseen(job, uid=user).bounded is bounded, oct(mode)
+        assert unseen(job, uid=user).inode == job.stat().st_ino
 
 
 def test_a_peer_that_ended_has_no_holder() -> None:
