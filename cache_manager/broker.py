@@ -151,7 +151,8 @@ class Broker:
             # a tree that names a version has the image, whatever becomes of the fetch
             existing = candidate.source is SourceKind.TREE or error.status not in _PROVE_NOTHING
             retry_after_s = error.retry_after_s if isinstance(error, FetchError) else None
-            return Failed(error.status, error.message, existing=existing, retry_after_s=retry_after_s)
+            why = error.message.removeprefix(f"{candidate.image.short}: ")  # the verdict names it
+            return Failed(error.status, why, existing=existing, retry_after_s=retry_after_s)
 
     async def _opened(
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings

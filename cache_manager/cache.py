@@ -6,6 +6,7 @@ Accounting is reservations + entries <= cap, always: room is reserved before the
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -41,6 +42,9 @@ QUICK_ENDS: Final = 3
 
 TOUCH_S: Final = 1.0
 """Uses of an entry closer together than this are one use: thousands of jobs a second start with one image."""
+
+SPARE_INODES: Final = 8
+"""Left free on the file system whatever is fetched: leases and records need them."""
 
 OVERHEAD_BYTES: Final = 2 * BLOCK_BYTES
 """What an entry takes beside its image: its record and its directory."""
@@ -84,6 +88,11 @@ class Cache:
         self._seen: dict[str, Signature] = {}
         self.trouble = ""
         """Why the root cannot be used; empty if it can."""
+        self.trouble_status = HookStatus.CACHE_UNUSABLE
+        self.stale = False
+        """Whether something failed, so that the index may differ from the disk: to be loaded again."""
+        self._trash: dict[Path, Usage] = {}
+        self._overhead = Usage(0, 0)
         self.read_only = False
         """Whether this is only looked at: nothing is written or given up."""
         self.counters = Counters()
@@ -99,20 +108,26 @@ class Cache:
         self._removals: set[asyncio.Future[None]] = set()
 
     def load(self) -> None:
-        """Read the root, which is locked by us, and mend what a crash left. Raises StatusError, OSError."""
+        """Read the root, which is locked by us, and mend what a crash left. Raises StatusError, OSError.
+
+        May be done again, for a root that comes back: fetches under way go on, and so do the leases of the living.
+        """
         self.store.prepare()
         found = self.store.scan()
+        found = replace(found, staging=tuple(name for name in found.staging if name not in self.reservations))
         alive = frozenset(name for name, lease in found.leases.items() if lease is not None and self._is_held(lease))
         repair = reconcile.plan(found, alive, self._boot_id)
         self.store.repair(repair)
         self.entries = {entry.key: entry for entry in repair.entries}
         self.objects = dict(repair.objects)
+        self.stale = False
         self.pins.load(repair.pins)
         self.quarantined = {one.key: one for one in repair.quarantine}
         for name in repair.dead_pins:
             log.error("pin %s: its file cannot be read: the pin is lost", name)
-        for lease in repair.leases:
+        for lease in self._leases_now(repair.leases):
             self._watch(lease)
+        self._overhead = Usage(*self.store.overhead())
         log.info(
             "cache %s: %d entries, %d leases; removed %d broken entries, %d dead leases, %d unfinished fetches",
             self.store.root,
@@ -122,6 +137,19 @@ class Cache:
             len(repair.dead_leases),
             len(repair.leftovers),
         )
+
+    def _leases_now(self, found: Iterable[Lease]) -> list[Lease]:
+        """Return the leases on disk, and write those that are held and are not there. Raises OSError."""
+        on_disk = {lease.holder: lease for lease in found}
+        for holder, lease in list(self.leases.items()):
+            there = on_disk[holder].keys if holder in on_disk else frozenset()
+            keys = (lease.keys | there) & self.entries.keys()
+            if not keys:
+                self.release(holder)
+            elif keys != there:
+                on_disk[holder] = replace(lease, keys=keys)
+                self.store.write_lease(on_disk[holder])
+        return list(on_disk.values())
 
     def _is_held(self, lease: Lease) -> bool:
         """Whether a lease found on disk still has its holder. Without a boot id, the host tells whose pids they are."""
@@ -152,6 +180,8 @@ class Cache:
 
         It is as it was fetched, as far as a glance tells.
         """
+        if self.trouble:  # who asks for room hears of it
+            return None
         digest = located.digest or str(self.known(located.object_id).get("digest", ""))
         known = (self.entries.get(f"{digest}.{one}") for one in formats)
         return next((entry for entry in known if entry is not None and self.is_good(entry)), None)
@@ -174,8 +204,19 @@ class Cache:
         try:
             self._lease(key, holder, now, job_id)
         except OSError as error:
-            raise StatusError(HookStatus.CACHE_UNUSABLE, f"{self.store.root}: {error.strerror}") from None
+            raise self.failed(self.entries[key].name, error) from None
         return Path(self.store.layout.image(key))
+
+    def failed(self, name: str, error: OSError) -> StatusError:
+        """Take note of an error of the file system, and return what it means for an image."""
+        found = self.store.trouble(name, error)
+        if found.status is HookStatus.CACHE_UNUSABLE:
+            self.stale = True
+            try:
+                self.store.check()
+            except StatusError as why:  # which tells more
+                return StatusError(why.status, f"{name}: {why.message}" if name else why.message)
+        return found
 
     def _lease(self, key: str, holder: Holder | None, now: float, job_id: str) -> None:
         entry = self.entries[key]
@@ -206,7 +247,10 @@ class Cache:
         if descriptor is not None:
             asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
-        self.store.remove_lease(holder.file_name)
+        try:
+            self.store.remove_lease(holder.file_name)
+        except OSError as error:
+            self.failed("", error)
         self._changed()
 
     def poll_holders(self) -> None:
@@ -236,8 +280,11 @@ class Cache:
         """
         settings = self._settings()
         if self.trouble:
-            raise StatusError(HookStatus.CACHE_UNUSABLE, self.trouble)
-        if _extra(size_bytes) + size_bytes > settings.max_bytes or 0 < settings.max_inodes < inodes:
+            raise StatusError(self.trouble_status, f"{name}: {self.trouble}")
+        if (
+            self._overhead.size_bytes + _extra(size_bytes) + size_bytes > settings.max_bytes
+            or 0 < settings.max_inodes < inodes
+        ):
             raise StatusError(
                 HookStatus.IMAGE_TOO_LARGE,
                 f"{name}: larger than this cache may hold ({human_bytes(size_bytes)},"
@@ -251,7 +298,7 @@ class Cache:
             self.poll_holders()  # whoever ended a moment ago
             plan = self._plan(more, cap)
         if not plan.enough:
-            raise self._no_room(name, more, cap, plan)
+            raise self._no_inodes(name, more, cap) or self._no_room(name, more, cap, plan)
         self.give_up(plan.keys)
         self.reservations[nonce] = Reservation(nonce, max(size_bytes, before.size_bytes), max(inodes, before.inodes))
 
@@ -267,15 +314,50 @@ class Cache:
         What is reserved and not yet written is still free for the file system, and not for us. Raises StatusError.
         """
         others = [one for one in self.reservations.values() if one.nonce != nonce]
+        records = len(self.objects) + len(self.leases) + 1  # one more is written beside before it is renamed
         extra = _extra(size_bytes) + sum(_extra(one.size_bytes) for one in others)
+        extra += self._overhead.size_bytes + records * BLOCK_BYTES
         try:
             pending = sum(
                 max(0, one.size_bytes - self.store.staged_bytes(one.nonce)) for one in self.reservations.values()
             )
-            free = self.store.room().free_bytes - pending
+            room = self.store.room()
         except OSError as error:
-            raise StatusError(HookStatus.CACHE_UNUSABLE, f"{self.store.root}: {error.strerror}") from None
-        return Cap(settings.max_bytes - extra, settings.max_inodes, free - settings.min_free_bytes)
+            raise self.failed("", error) from None
+        trash = self._trash_usage
+        inodes = max(1, settings.max_inodes - self._overhead.inodes - records) if settings.max_inodes else 0
+        free_inodes = room.free_inodes - sum(one.inodes for one in others) + trash.inodes - SPARE_INODES
+        free = room.free_bytes - pending + trash.size_bytes - settings.min_free_bytes
+        return Cap(settings.max_bytes - extra, inodes, free, free_inodes)
+
+    @property
+    def _trash_usage(self) -> Usage:
+        """What was given up and is not yet removed."""
+        return Usage(
+            sum(one.size_bytes for one in self._trash.values()), sum(one.inodes for one in self._trash.values())
+        )
+
+    async def removed(self, nonce: str) -> None:
+        """Wait until what had to be given up for a reservation is gone from the disk, as far as that matters."""
+        while self._removals and nonce in self.reservations and self._waits_for_trash(self.reservations[nonce]):
+            await asyncio.wait(self._removals, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)
+
+    def _waits_for_trash(self, one: Reservation) -> bool:
+        cap, usage, trash = self._cap(one.nonce, one.size_bytes, self._settings()), self.usage, self._trash_usage
+        return (
+            usage.size_bytes + trash.size_bytes > cap.size_bytes
+            or 0 < cap.inodes < usage.inodes + trash.inodes
+            or cap.free_bytes < trash.size_bytes
+            or cap.free_inodes < trash.inodes
+        )
+
+    def _no_inodes(self, name: str, need: Usage, cap: Cap) -> StatusError | None:
+        if need.inodes <= cap.free_inodes:
+            return None
+        what = f"wanted {need.inodes}, {max(0, cap.free_inodes + SPARE_INODES)} free"
+        place = f"the file system of {self.store.root}"
+        return StatusError(HookStatus.DISK_FULL, f"{name}: {place} has no inodes left ({what})")
 
     def _no_room(self, name: str, need: Usage, cap: Cap, plan: EvictionPlan) -> StatusError:
         disk_is_full = need.size_bytes - cap.free_bytes > self.usage.size_bytes + need.size_bytes - cap.size_bytes
@@ -287,7 +369,7 @@ class Cache:
             return StatusError(
                 HookStatus.DISK_FULL,
                 f"{name}: the file system of the cache is full ({numbers}; {human_bytes(max(0, cap.free_bytes))} free"
-                " above IMAGE_CACHE_MIN_FREE_BYTES)",
+                f" above IMAGE_CACHE_MIN_FREE_BYTES in {self.store.root})",
             )
         files = f", {cap.inodes} files" if cap.inodes else ""
         return StatusError(
@@ -374,11 +456,51 @@ class Cache:
         return self.entries.pop(key)
 
     def _remove_later(self, trashed: Iterable[Path]) -> None:
-        """Remove in a thread what is out of sight already."""
+        """Remove in a thread what is out of sight already. It counts until it is gone."""
         for path in trashed:
+            try:
+                self._trash[path] = Usage(*self.store.taken(path))
+            except OSError as error:
+                self.failed("", error)
             removal = asyncio.get_running_loop().run_in_executor(None, self.store.remove, path)
             self._removals.add(removal)
-            removal.add_done_callback(self._removals.discard)
+            removal.add_done_callback(functools.partial(self._was_removed, path))
+
+    def _was_removed(self, path: Path, removal: asyncio.Future[None]) -> None:
+        self._removals.discard(removal)
+        error = None if removal.cancelled() else removal.exception()
+        if error is None:
+            self._trash.pop(path, None)
+            return
+        log.error("cannot remove %s: %s", path, error)
+        self.stale = True  # it counts, and is tried again when the root is loaded again
+
+    def is_short_of_disk(self) -> bool:
+        """Whether others leave us less on the disk than has to stay free."""
+        try:
+            return self._is_short(self._cap("", 0, self._settings()))
+        except StatusError:
+            return False  # the root is gone, which is told elsewhere
+
+    def keep_free(self, now: float) -> None:
+        """Give up entries in the background while others leave less than IMAGE_CACHE_MIN_FREE_BYTES on the disk."""
+        settings = self._settings()
+        cap = self._cap("", 0, settings)
+        if self._is_short(cap) and self.empty_quarantine():
+            cap = self._cap("", 0, settings)
+        if not self._is_short(cap):
+            return
+        usage = self.usage
+        target = Usage(usage.size_bytes + min(0, cap.free_bytes), max(1, usage.inodes + min(0, cap.free_inodes)))
+        plan = eviction.down_to(self.entries.values(), self.held, usage, target, now - settings.min_age_s)
+        if plan.keys:
+            short = f"{human_bytes(max(0, -cap.free_bytes))} and {max(0, -cap.free_inodes)} inodes"
+            log.info("the disk is short of %s: %s can go", short, human_bytes(plan.freed_bytes))
+        self.give_up(plan.keys)
+
+    @staticmethod
+    def _is_short(cap: Cap) -> bool:
+        return cap.free_bytes < 0 or cap.free_inodes < 0
 
     def tidy(self, now: float) -> None:
         """Evict in the background, from the high watermark down to the low one."""

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 BLOCK_BYTES: Final = 4096
-"""What the smallest file takes."""
+"""What the smallest file takes on the usual file systems."""
+
+UNLIMITED: Final = 1 << 62
+"""Free inodes of a file system that makes them as it needs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Room:
 def room(path: str) -> Room:
     """Return what is free on the file system of `path`. Raises OSError."""
     found = os.statvfs(path)
-    return Room(found.f_bavail * found.f_frsize, found.f_favail)
+    return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else UNLIMITED)
 
 
 def measure(path: str) -> tuple[int, int]:

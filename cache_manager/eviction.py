@@ -21,11 +21,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """The limits; `inodes` 0 means none. `free_bytes` is what may still be written to the file system."""
+    """The limits; `inodes` 0 means none. `free_bytes` and `free_inodes` are what the file system still takes."""
 
     size_bytes: int
     inodes: int
     free_bytes: int
+    free_inodes: int = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def make_room(
     Frees just enough; a plan that is not enough frees nothing.
     """
     short_bytes = max(usage.size_bytes + need.size_bytes - cap.size_bytes, need.size_bytes - cap.free_bytes)
-    short_inodes = usage.inodes + need.inodes - cap.inodes if cap.inodes else 0
+    short_inodes = max(usage.inodes + need.inodes - cap.inodes if cap.inodes else 0, need.inodes - cap.free_inodes)
     plan = _least_recently_used(entries, held, short_bytes, short_inodes)
     if plan.enough:
         return plan

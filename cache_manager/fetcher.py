@@ -7,14 +7,12 @@ turn of the loop, so nothing can evict it in between.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,8 +36,6 @@ CONCURRENT: Final = 32
 
 _OURS: Final = frozenset({HookStatus.CACHE_FULL, HookStatus.DISK_FULL, HookStatus.CACHE_UNUSABLE})
 """Failures that are this EP's and may end at any moment: not remembered."""
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +183,7 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         try:
-            self._cache.reserve(nonce, wanted.name, wanted.located.size_bytes or wanted.located.about_bytes or 0)
+            await self._grow(nonce, wanted.name, wanted.located.size_bytes or wanted.located.about_bytes or 0)
 
             def grow(total: int, inodes: int = 3) -> None:
                 """Reserve from the transfer's thread: only the loop changes the state."""
@@ -204,12 +200,15 @@ class Fetcher:
             self._cache.add(entry, wanted.located, now)
             for holder, job_id in flight.waiting:
                 self._cache.acquire(entry.key, holder, now, job_id)
-        except OSError as error:
-            raise _disk_trouble(wanted.name, error) from None
-        finally:
             self._cache.unreserve(nonce)
-            with suppress(OSError):  # it was moved away, or the root is unusable: which is told elsewhere
+        except OSError as error:
+            raise self._cache.failed(wanted.name, error) from None
+        finally:
+            try:
                 await asyncio.shield(loop.run_in_executor(None, self._cache.store.discard_staging, nonce))
+            except OSError as error:
+                self._cache.failed(wanted.name, error)
+            self._cache.unreserve(nonce)  # what failed counts until it is gone
         spent = time.monotonic() - began
         rate = human_bytes(entry.size_bytes / max(spent, 0.001))
         log.info(
@@ -222,8 +221,9 @@ class Fetcher:
         )
         return entry
 
-    async def _grow(self, nonce: str, name: str, total: int, inodes: int) -> None:
+    async def _grow(self, nonce: str, name: str, total: int, inodes: int = 3) -> None:
         self._cache.reserve(nonce, name, total, inodes)
+        await self._cache.removed(nonce)
 
     def _transfer_checked(self, flight: Flight, staging: Staging) -> _Came:
         """Fetch and check; in a thread. Raises StatusError, OSError."""
@@ -303,8 +303,3 @@ def _status_of(error: SourceError, wanted: Wanted) -> StatusError:
     else:
         status = answer.status
     return FetchError(status, answer.why, answer.retry_after_s if isinstance(answer, Unwell) else None)
-
-
-def _disk_trouble(name: str, error: OSError) -> StatusError:
-    status = HookStatus.DISK_FULL if error.errno in _FULL else HookStatus.CACHE_UNUSABLE
-    return StatusError(status, f"{name}: cache directory: {error.strerror or error}")

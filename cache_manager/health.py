@@ -1,5 +1,7 @@
 """When an EP should take no more container jobs: distinct images of distinct owners fail here, for reasons of this EP.
 
+A cache directory that cannot be used fails all images alike: there one is enough.
+
 Pure; the clock is passed in. One broken image, or one user with broken jobs, never closes an EP, and neither does a
 source that is down. A success, or a good look at the EP itself, opens it again.
 """
@@ -49,18 +51,28 @@ class Health:
 
     def __init__(self) -> None:
         self._failures: deque[Failure] = deque(maxlen=1000)
+        self._unusable = ""
 
     def failed(self, failure: Failure) -> None:
         """Take note of a job that did not run; what is not this EP's fault does not count."""
         if failure.status in EP_FAULTS:
             self._failures.append(failure)
+        if failure.status is HookStatus.CACHE_UNUSABLE:
+            self._unusable = f"{failure.status.code} {failure.status.name} ({failure.image})"
 
     def succeeded(self) -> None:
         """Take note of a job that runs, or of a good look at the EP."""
         self._failures.clear()
+        self._unusable = ""
+
+    def root_is_well(self) -> None:
+        """Take note that the cache directory can be used; jobs that failed by it still count as all others."""
+        self._unusable = ""
 
     def trouble(self, now: float) -> str:
         """Return why no more container jobs should come; empty if they may."""
+        if self._unusable:  # the same for every image
+            return f"the cache directory could not be used for the last job: {self._unusable}"
         recent = [one for one in self._failures if now - one.at < WINDOW_S]
         images, owners = {one.image for one in recent}, {one.owner for one in recent}
         if len(images) < IMAGES or len(owners) < OWNERS:

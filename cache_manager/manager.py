@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
-
 from cache_manager import __version__, advertise, configuration, processes, runtime, updatead
 from cache_manager.admin import Admin
 from cache_manager.broker import Broker
@@ -29,6 +27,7 @@ from cache_manager.layout import CacheLayout
 from cache_manager.locator import Locator
 from cache_manager.policy import Verdict
 from cache_manager.reports import Condition, Reports
+from cache_manager.root import Root, TakenError
 from cache_manager.runtime import Runtime
 from cache_manager.scrub import Scrubber
 from cache_manager.server import Server, Verbs
@@ -47,8 +46,8 @@ SCRUB_S: Final = 5.0
 LOOK_S: Final = 60.0
 """How long an EP that failed takes no container jobs, at least."""
 
-RELOAD_S: Final = 10.0
-"""How often a root that cannot be used is tried again."""
+ROOT_S: Final = 2.0
+"""How often the root and the socket are looked at: one that cannot be used takes no jobs, and is tried again."""
 
 
 class ManagerError(Exception):
@@ -79,7 +78,8 @@ class Manager:
         self.scrubber = Scrubber(self.cache, lambda: self.settings)
         self.reports = Reports(self.broker, self.scrubber, lambda: self.settings, runner.abilities, self._condition)
         self.server = Server(self.broker, self._verbs(), lambda: updatead.render(self._attributes()), self._judged)
-        self._lock = FileLock(str(layout.lock), mode=0o644)
+        self.root = Root(self.cache.store)
+        self._disk_is_full = False
         self._tests: set[asyncio.Future[None]] = set()
         self._ending = asyncio.Event()
 
@@ -111,6 +111,10 @@ class Manager:
         elif verdict.status is not HookStatus.OK and not self._is_jobs_own(request, verdict):
             image = request.image.short if request.image else "default image"
             self.health.failed(Failure(time.time(), verdict.status, image, request.owner))
+            if verdict.status is HookStatus.CACHE_UNUSABLE:
+                self._look_at_root()
+            elif verdict.status is HookStatus.DISK_FULL:
+                self._disk_is_full = self._disk_is_full or self.cache.is_short_of_disk()
         if self.trouble != before:
             log.warning("health: %s", self.trouble or "well again")
             self._changed()
@@ -157,7 +161,10 @@ class Manager:
         """Serve until a signal. Raises ManagerError when it cannot begin."""
         os.umask(0o022)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked what ends us
-        self._load()
+        try:
+            self._load()
+        except TakenError as error:
+            raise ManagerError(str(error)) from None
         try:
             await self.server.start(self.settings.socket)
         except OSError as error:
@@ -170,7 +177,7 @@ class Manager:
             loop.create_task(self._every(POLL_S, self._poll)),
             loop.create_task(self._every(RECHECK_S, self._recheck)),
             loop.create_task(self._every(LOOK_S, self._look)),
-            loop.create_task(self._every(RELOAD_S, self._reload)),
+            loop.create_task(self._every(ROOT_S, self._check)),
             loop.create_task(self._try_runtime()),
             loop.create_task(self._every(LOOK_S, self._try_runtime)),
             loop.create_task(self._every(BEAT_S, self._beat)),
@@ -185,28 +192,54 @@ class Manager:
             task.cancel()
         self.locator.close()
         self.scrubber.close()
-        self._lock.release()
+        self.root.let_go()
 
     def _load(self) -> None:
-        """Lock the root and read it; one that cannot be used is reported, and tried again.
-
-        Raises ManagerError when another manager has it: what lies there is not ours to mend.
-        """
+        """Take the root and read it; one that cannot be used is reported, and tried again. Raises TakenError."""
+        trouble: StatusError | None = None
         try:
-            self.cache.store.prepare()
-            self._lock.acquire(timeout=0)
+            self.root.take()
             self.cache.load()
             self._mark()
-            self._root_trouble = ""
-        except Timeout:
-            raise ManagerError(f"cache {self.settings.root}: another manager has it") from None
         except OSError as error:
-            self._root_trouble = f"cache directory {self.settings.root}: {error.strerror or error}"
+            trouble = self.cache.store.trouble("", error)
         except StatusError as error:
-            self._root_trouble = error.message
-        if self._root_trouble:
-            log.error("%s", self._root_trouble)
+            trouble = error
+        before, self._root_trouble = self._root_trouble, trouble.message if trouble else ""
         self.cache.trouble = self._root_trouble
+        if trouble:
+            self.cache.trouble_status = trouble.status
+        if self._root_trouble != before:
+            log.error("%s", self._root_trouble) if trouble else log.info("the cache directory can be used again")
+        self._changed()
+
+    def _look_at_root(self) -> None:
+        """See whether the root can still be used; take it again when it was changed, or could not be."""
+        try:
+            self.root.look()
+            if self.root.is_ours and not self._root_trouble and not self.cache.stale:
+                return
+        except StatusError:
+            pass  # what is missing in it may be made: then all is well
+        try:
+            self._load()
+        except TakenError as error:  # it was moved away, and another manager runs on what lies there now
+            self._root_trouble = self.cache.trouble = str(error)
+            self._changed()
+
+    async def _check(self) -> None:
+        """Look at what all jobs need: the root, the socket, room on the disk."""
+        self._look_at_root()
+        if self._root_trouble:
+            return
+        self.health.root_is_well()
+        await self.server.mend()
+        full = self.cache.is_short_of_disk()
+        if self._disk_is_full and not full and self.health.statuses == {HookStatus.DISK_FULL}:
+            log.info("health: there is room on the disk again")
+            self.health.succeeded()
+            self._changed()
+        self._disk_is_full = full
 
     async def _every(self, period_s: float, do: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
@@ -217,20 +250,33 @@ class Manager:
                 log.exception("background task")
 
     async def _tidy(self) -> None:
-        self.cache.tidy(time.time())
+        if not self._root_trouble:
+            self.cache.tidy(time.time())
+            self.cache.keep_free(time.time())
 
     def _mark(self) -> None:
-        """Mark the root as ours, and say who has it. Raises OSError."""
+        """Mark the root as ours, and say who has it; a full disk is no reason not to serve. Raises OSError."""
         manager = processes.holder(os.getpid())
-        if manager is not None:
+        if manager is None:
+            return
+        try:
             self.cache.store.write_heartbeat(Heartbeat(processes.place(), manager, __version__).to_json())
+        except OSError as error:
+            if self.cache.store.trouble("", error).status is not HookStatus.DISK_FULL:
+                raise
 
     async def _beat(self) -> None:
         """Say that the root has a living manager."""
+        if self._root_trouble:
+            return
         try:
             self.cache.store.beat()
         except FileNotFoundError:
-            self._mark()
+            self._look_at_root()
+            if not self._root_trouble:
+                self._mark()
+        except OSError as error:
+            self.cache.failed("", error)
 
     async def _poll(self) -> None:
         self.cache.poll_holders()
@@ -246,11 +292,6 @@ class Manager:
 
     def _tell_runtime(self) -> None:
         self.broker.runtime = self.runtime.abilities.runtime if self._tests_before_jobs else ""
-
-    async def _reload(self) -> None:
-        if self._root_trouble:
-            self._load()
-            self._changed()
 
     async def _reconfigure(self) -> None:
         """Read the configuration again (SIGHUP, from condor_reconfig); a bad one changes nothing and is advertised."""

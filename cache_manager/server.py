@@ -132,6 +132,7 @@ class Server:
         self._connections: Counter[int] = Counter()
         self._server: asyncio.Server | None = None
         self._path = ""
+        self._socket: tuple[int, int] | None = None
 
     async def start(self, path: str) -> None:
         """Listen. Any user may connect: what one may get is decided for each request. Raises OSError."""
@@ -139,6 +140,22 @@ class Server:
         self._server = await asyncio.start_unix_server(
             self._connected, sock=_listener(Path(path)), limit=protocol.MAX_HEADER_BYTES, backlog=512
         )
+        self._socket = _identity(path)
+
+    async def mend(self) -> None:
+        """Listen again where the socket was removed, with its directory perhaps. Requests under way go on."""
+        found = _identity(self._path)
+        if found == self._socket or (found is not None and _is_listened_on(self._path)):
+            return
+        before = self._server
+        try:
+            await self.start(self._path)
+        except OSError as error:
+            log.warning("socket %s: %s", self._path, error.strerror or error)
+            return
+        log.info("socket %s: made again", self._path)
+        if before is not None:
+            before.close()
 
     async def stop(self) -> None:
         """Take no more connections."""
@@ -316,6 +333,27 @@ def _listener(path: Path) -> socket.socket:
         listener.bind(path.name)
     path.chmod(0o666)
     return listener
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_listened_on(path: str) -> bool:
+    """Whether somebody answers on a socket: another manager, which was told the same path."""
+    try:
+        with _in_directory(Path(path).parent), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+            one.settimeout(0)
+            one.connect(Path(path).name)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

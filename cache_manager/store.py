@@ -7,6 +7,7 @@ Evict: renamed into `trash`, then removed. Every step may be repeated. Nothing h
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -26,10 +27,12 @@ from cache_manager.pin import Pin
 from cache_manager.reconcile import DiskState, FoundEntry, Quarantined, Repair
 from cache_manager.sif import HEADER_BYTES
 from cache_manager.status import HookStatus, StatusError
+from cache_manager.text import human_bytes
 
 RECORD: Final = "entry.json"
 IMAGE: Final = "image"
 _RECORD_BYTES: Final = 1 << 20
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Staging:
@@ -117,18 +120,54 @@ class Store:
         self._stagings: WeakValueDictionary[str, Staging] = WeakValueDictionary()
 
     def prepare(self) -> None:
-        """Make the directories. Raises StatusError (CACHE_UNUSABLE) for a root that others could write to."""
+        """Make the directories. Raises StatusError: CACHE_UNUSABLE for a root that others could write to, DISK_FULL."""
         try:
             self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._refuse_foreign(self.root)
             for directory in self.layout.directories:
                 Path(directory).mkdir(mode=0o755, exist_ok=True)
-                self._refuse_foreign(Path(directory))
-            probe = self._staging_dir("probe")
-            probe.mkdir(exist_ok=True)
-            probe.rmdir()
+            self.check()
+            self._try_to_write()
         except OSError as error:
-            raise _unusable(self.root, error.strerror or str(error)) from None
+            raise self.trouble("", error) from None
+
+    def check(self) -> None:
+        """Raise StatusError when the root cannot be used, as far as can be seen without writing to it."""
+        try:
+            if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+                raise _unusable(self.root, "its file system is read-only")
+            for directory in (self.root, *map(Path, self.layout.directories)):
+                self._refuse_foreign(directory)
+                if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                    mode = stat.S_IMODE(directory.lstat().st_mode)
+                    raise _unusable(directory, f"the manager may not write to it (mode {mode:04o})")
+        except OSError as error:
+            raise self.trouble("", error) from None
+
+    def _try_to_write(self) -> None:
+        """Write a file. Raises OSError; a full disk is no reason not to serve what is there."""
+        probe = self._staging_dir(f"probe.{os.urandom(4).hex()}")
+        try:
+            probe.write_bytes(b"probe\n")
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def trouble(self, name: str, error: OSError) -> StatusError:
+        """Return what an error of the file system means for an image, with what is free and where."""
+        where = f"{name}: cache directory {self.root}" if name else f"cache directory {self.root}"
+        what = error.strerror or str(error)
+        if error.errno not in _FULL:
+            return StatusError(HookStatus.CACHE_UNUSABLE, f"{where}: {what}")
+        try:
+            room = self.room()
+            files = "" if room.free_inodes >= disk.UNLIMITED else f", {room.free_inodes} inodes"
+            what += f" ({human_bytes(room.free_bytes)}{files} free)"
+        except OSError:
+            pass
+        return StatusError(HookStatus.DISK_FULL, f"{where}: {what}")
 
     def _refuse_foreign(self, directory: Path) -> None:
         found = directory.lstat()
@@ -307,6 +346,25 @@ class Store:
     def write_object(self, name: str, record: dict[str, str | float]) -> None:
         """Write what is known of a URL; losing it costs a request, no more."""
         self._replace(Path(self.layout.objects) / name, json.dumps(record, sort_keys=True) + "\n")
+
+    def taken(self, trashed: Path) -> tuple[int, int]:
+        """Return the bytes and inodes that something in the trash takes; an entry's record knows."""
+        try:
+            entry = CacheEntry.from_json(_read(trashed / RECORD), 0.0)
+        except (OSError, ValueError):
+            return disk.measure(str(trashed))
+        return entry.disk_bytes, entry.inodes
+
+    def overhead(self) -> tuple[int, int]:
+        """Return what the root takes but for images and records: directories, the lock, the runtime's own files."""
+        one_by_one = {self.layout.entries, self.layout.staging, self.layout.trash, self.layout.quarantine}
+        one_by_one |= {self.layout.objects, self.layout.leases}
+        found = [(0, 1)]
+        for path in self.root.iterdir():
+            known = PurePosixPath(path) in one_by_one
+            found.append((path.lstat().st_blocks * 512, 1) if known else disk.measure(str(path)))
+        inodes = sum(number for _, number in found)
+        return max(sum(size for size, _ in found), inodes * disk.BLOCK_BYTES), inodes
 
     def room(self) -> disk.Room:
         """Return what is free on the root's file system."""

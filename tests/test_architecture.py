@@ -84,6 +84,7 @@ MANAGER: Final = {
     "images",
     "admin",
     "upkeep",
+    "root",
     "manager",
     "checkup",
 }
@@ -129,7 +130,7 @@ THIRD_PARTY: Final = {
     "classad2": {"ads"},
     "requests": {"sources.connection", "sources.exchange", "sources.stratum"},
     "urllib3": {"sources.connection", "sources.exchange", "sources.stratum"},
-    "filelock": {"manager", "upkeep", "commands.cleanup"},
+    "filelock": {"root", "upkeep", "commands.cleanup"},
     "prometheus_client": {"commands.metrics"},
     "rich": {"commands.common", "commands.progress"},
     "htcondor2": set(),

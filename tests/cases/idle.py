@@ -88,7 +88,7 @@ FETCHES: Final = (
         cvmfs_ad("htc/third:1"),
         f"{LACKED}has it, and the cache is full",
         said="in use",
-        knobs=TREE | {"IMAGE_CACHE_MAX_BYTES": "150 KB"},
+        knobs=TREE | {"IMAGE_CACHE_MAX_BYTES": "250 KB"},
         before=hold_everything,
     ),
     Case(

@@ -24,7 +24,7 @@ STAY: Final = 2
 
 LATEST_S: Final = 0.25
 KNOBS: Final = {
-    "IMAGE_CACHE_MAX_BYTES": "620 KB",
+    "IMAGE_CACHE_MAX_BYTES": "800 KB",
     "IMAGE_CACHE_MIN_AGE": "0s",
     "IMAGE_CACHE_CVMFS_BASE": "/nonexistent",
 }

@@ -297,7 +297,7 @@ def test_a_root_that_cannot_be_used_refuses_fetches_and_says_why(tmp_path: Path)
         bench.cache.trouble = caught.value.message
         with pytest.raises(StatusError) as again:
             bench.cache.reserve("1", "a", 1)
-        assert (again.value.status, again.value.message) == (HookStatus.CACHE_UNUSABLE, caught.value.message)
+        assert (again.value.status, again.value.message) == (HookStatus.CACHE_UNUSABLE, f"a: {caught.value.message}")
 
     asyncio.run(test())
 
