@@ -12,6 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -45,6 +46,9 @@ TOUCH_S: Final = 1.0
 
 SPARE_INODES: Final = 8
 """Left free on the file system whatever is fetched: leases and records need them."""
+
+RECORDS_AHEAD: Final = 4
+"""What a fetch writes beside the entry: its object, its pointer, a lease, and the file that becomes one of them."""
 
 OVERHEAD_BYTES: Final = 2 * BLOCK_BYTES
 """What an entry takes beside its image: its record and its directory."""
@@ -314,7 +318,7 @@ class Cache:
         What is reserved and not yet written is still free for the file system, and not for us. Raises StatusError.
         """
         others = [one for one in self.reservations.values() if one.nonce != nonce]
-        records = len(self.objects) + len(self.leases) + 1  # one more is written beside before it is renamed
+        records = len(self.objects) + len(self.leases) + RECORDS_AHEAD * (len(others) + 1)
         extra = _extra(size_bytes) + sum(_extra(one.size_bytes) for one in others)
         extra += self._overhead.size_bytes + records * BLOCK_BYTES
         try:
@@ -418,6 +422,16 @@ class Cache:
             self.store.write_object(name, record)
         except OSError as error:
             log.warning("cannot remember %s: %s", record.get("url"), error)
+
+    def _forget_objects(self, digest: str) -> None:
+        """Forget which objects had a digest whose entries are gone, as a start does: a record takes room as well."""
+        if any(entry.digest == digest for entry in self.entries.values()):
+            return
+        for name in [name for name, record in self.objects.items() if record.get("digest") == digest]:
+            if self.objects[name].get("kind") != "pointer":
+                del self.objects[name]
+                with suppress(OSError):
+                    self.store.remove_object(name)
 
     def quarantine(self, key: str, why: str) -> None:
         """Take a bad entry out of use, for an admin to look at until room is needed; the next job fetches it again."""
@@ -534,6 +548,7 @@ class Cache:
             self.counters.evicted_bytes += entry.disk_bytes
             log.info("evicted %s (%s, %s)", entry.name, key, human_bytes(entry.disk_bytes))
             self._remove_later([trashed] if trashed else [])
+            self._forget_objects(entry.digest)
 
 
 def _extra(size_bytes: int) -> int:

@@ -347,6 +347,10 @@ class Store:
         """Write what is known of a URL; losing it costs a request, no more."""
         self._replace(Path(self.layout.objects) / name, json.dumps(record, sort_keys=True) + "\n")
 
+    def remove_object(self, name: str) -> None:
+        """Remove what is known of a URL."""
+        (Path(self.layout.objects) / name).unlink(missing_ok=True)
+
     def taken(self, trashed: Path) -> tuple[int, int]:
         """Return the bytes and inodes that something in the trash takes; an entry's record knows."""
         try:

@@ -29,10 +29,19 @@ class RoomyStore(Store):
     """A store whose file system has as much room as it is told."""
 
     free_bytes = FREE
+    free_inodes = 10**9
+
+    before_removal: Callable[[], object] = staticmethod(lambda: None)
+    """Takes a while, or fails, as a test wants it."""
+
+    def remove(self, trashed: Path) -> None:
+        """Remove what was given up."""
+        self.before_removal()
+        super().remove(trashed)
 
     def room(self) -> Room:
         """Return what is free."""
-        return Room(self.free_bytes, 10**9)
+        return Room(self.free_bytes, self.free_inodes)
 
 
 class Bench:

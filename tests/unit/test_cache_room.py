@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.store import Staging
-from tests.unit.benches import Bench, child, run
+from tests.unit.benches import LIMIT_S, Bench, child, run
 from tests.unit.builders import key_of
 
 UNIT = 100_000
@@ -292,3 +295,96 @@ def test_background_eviction_goes_from_the_high_watermark_to_the_low_one(
         assert names(bench) == left
 
     run(tmp_path / "cache", test, **CAPPED, HIGH_WATERMARK="75", LOW_WATERMARK="65", MIN_AGE="2m")
+
+
+def test_what_is_given_up_counts_until_it_is_gone(tmp_path: Path) -> None:
+    """A large image takes its time to be removed: what needs its room waits for that, and evicts no more meanwhile."""
+
+    async def test(bench: Bench) -> None:
+        for number, name in enumerate("ab"):
+            bench.put(name, 40 * UNIT, now=1000.0 + number)
+        may_go = threading.Event()
+        bench.store.before_removal = functools.partial(may_go.wait, LIMIT_S)
+        bench.cache.reserve("1", "c", 50 * UNIT)
+        waiting = asyncio.ensure_future(bench.cache.removed("1"))
+        bench.cache.reserve("2", "d", 5 * UNIT)
+        await asyncio.wait([waiting], timeout=0.1)
+        assert not waiting.done()
+        assert names(bench) == "b"
+        may_go.set()
+        await asyncio.wait_for(waiting, LIMIT_S)
+        assert not any((bench.store.root / "trash").iterdir())
+        await bench.cache.removed("2")
+
+    run(tmp_path / "cache", test, **CAPPED)
+
+
+def test_what_cannot_be_removed_is_tried_again(tmp_path: Path) -> None:
+    """It counts as long as it is there."""
+
+    async def test(bench: Bench) -> None:
+        bench.put("a", 60 * UNIT)
+        fails = True
+
+        def fail() -> None:
+            if fails:
+                raise OSError(5, "Input/output error")
+
+        bench.store.before_removal = fail
+        bench.cache.reserve("1", "b", 60 * UNIT)
+        await bench.cache.removed("1")
+        assert [bench.cache.stale, len(list((bench.store.root / "trash").iterdir()))] == [True, 1]
+        fails = False
+        bench.cache.load()
+        assert not any((bench.store.root / "trash").iterdir())
+
+    run(tmp_path / "cache", test, **CAPPED)
+
+
+@pytest.mark.parametrize(("inodes", "status"), [(11, None), (10, HookStatus.DISK_FULL)])
+def test_a_file_system_without_inodes_is_full(tmp_path: Path, inodes: int, status: HookStatus | None) -> None:
+    """Leases and records need some as well."""
+
+    def test(bench: Bench) -> None:
+        bench.store.free_inodes = inodes
+        if status is None:
+            bench.cache.reserve("1", "a", UNIT)
+            return
+        error = refused(bench, "1", 1)
+        assert error.status is status
+        assert f"the file system of {bench.store.root} has no inodes left (wanted 3, 10 free)" in error.message
+
+    run(tmp_path / "cache", test)
+
+
+def test_others_who_fill_the_disk_get_room_from_what_nobody_uses(tmp_path: Path) -> None:
+    """In the background; what is younger than IMAGE_CACHE_MIN_AGE stays, and so does what is enough."""
+
+    def test(bench: Bench) -> None:
+        for number, name in enumerate("abcd"):
+            bench.put(name, 10 * UNIT, now=1000.0 + number)
+        with child() as (holder, _):
+            bench.cache.acquire(key_of("a"), holder, 1000.0)
+            bench.store.free_bytes = 95 * UNIT
+            bench.cache.keep_free(1001.5 + 120)
+            assert names(bench) == "acd"
+            bench.store.free_bytes = 0
+            bench.cache.keep_free(10_000.0)
+            assert names(bench) == "a"
+            bench.cache.release(holder)
+
+    run(tmp_path / "cache", test, MAX_BYTES="1 GB", MIN_FREE_BYTES="10 MB", MIN_AGE="2m")
+
+
+def test_an_evicted_images_records_go_with_it(tmp_path: Path) -> None:
+    """They take room as well; what a pointer pointed to stays known."""
+
+    async def test(bench: Bench) -> None:
+        one = bench.put("a", 10 * UNIT)
+        bench.cache.remember("pointer x", {"kind": "pointer", "url": "x", "digest": one.digest})
+        assert len(bench.cache.objects) == 2
+        bench.cache.reserve("1", "b", 95 * UNIT)
+        assert [record["kind"] for record in bench.cache.objects.values()] == ["pointer"]
+        assert len(list((bench.store.root / "objects").iterdir())) == 1
+
+    run(tmp_path / "cache", test, **CAPPED)
