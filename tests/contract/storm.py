@@ -21,6 +21,7 @@ IMAGES: Final = 40
 HELD: Final = 3
 CAP_BYTES: Final = 8_000_000
 CAP_INODES: Final = 60
+FULL: Final = 420
 ONE_WRITE: Final = 256 * 1024
 
 Taken = tuple[int, int]
@@ -76,7 +77,7 @@ class Storm:
             else:
                 starter.end()
             del under_way[number]
-            if code != 0:
+            if code == FULL:
                 under_way[number] = holders.start(site, ads[number])
 
 

@@ -18,9 +18,6 @@ from tests.pool.processes import end, environment_of, make_directory, poll
 
 HOOK: Final = "/src/hooks/prepare-job"
 
-_RUNTIME: Final = '#!/bin/sh\ncase " $* " in *" exec "*) exit 37 ;; esac\n'
-"""Starts everything: the images of these tests are images by their header alone."""
-
 _STARTER: Final = """\
 mkdir -p "dir_$$/scratch" && chown "$USER" "dir_$$/scratch" && cd "dir_$$/scratch" || exit 1
 export CONDOR_STARTER_PID="${STATED:-$$}"
@@ -29,6 +26,14 @@ mv "$OUT.part" "$OUT"
 read line
 """
 """A job's life as a root EP's starter sees it: the hook runs as the user, and then the job until input ends."""
+
+
+def write_runtime(directory: Path) -> Path:
+    """Write a runtime that starts everything: the images of these tests are images by their header alone."""
+    runtime = directory / "runtime"
+    runtime.write_text('#!/bin/sh\ncase " $* " in *" exec "*) exit 37 ;; esac\n')
+    runtime.chmod(0o755)
+    return runtime
 
 
 @dataclass
@@ -84,14 +89,11 @@ class Alone:
         self.root = Path(self.knobs.get("IMAGE_CACHE_DIR", self.directory / "image_cache"))
         self.socket = Path(self.knobs.get("IMAGE_CACHE_SOCKET", self.root / "socket"))
         self.config = self.directory / "condor_config"
-        runtime = self.directory / "runtime"
-        runtime.write_text(_RUNTIME)
-        runtime.chmod(0o755)
         knobs = {
             "LOCAL_DIR": self.directory,
             "LOG": self.directory,
             "EXECUTE": self.execute,
-            "IMAGE_CACHE_RUNTIME": runtime,
+            "IMAGE_CACHE_RUNTIME": write_runtime(self.directory),
             "IMAGE_CACHE_CVMFS_BASE": self.directory / "cvmfs",
             "IMAGE_CACHE_MIN_FREE_BYTES": "0",
             "IMAGE_CACHE_MIN_AGE": "0",

@@ -17,7 +17,7 @@ from tests.pool.harness import poll
 from tests.pool.processes import descendants
 
 SIZE: Final = 60_000
-CAP: Final = {"IMAGE_CACHE_MAX_BYTES": "195 KB"}
+CAP: Final = {"IMAGE_CACHE_MAX_BYTES": "250 KB"}
 """Room for two images of that size, and not for three."""
 
 OWN_PIDS: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")

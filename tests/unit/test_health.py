@@ -62,3 +62,17 @@ def test_only_faults_of_this_ep_count(status: HookStatus) -> None:
     assert bool(health_after(*THREE, status=status).trouble(2.0)) is (status in EP_FAULTS)
     if status.holds or 600 <= status.code < 700 or status is HookStatus.OK:
         assert status not in EP_FAULTS
+
+
+def test_a_cache_directory_that_cannot_be_used_closes_an_ep_at_once() -> None:
+    """It fails all images alike; what is known to be well again counts like any other failure."""
+    one = health_after((0.0, "a", "joe"), status=HookStatus.CACHE_UNUSABLE)
+    assert "340 CACHE_UNUSABLE (a)" in one.trouble(0.0)
+    one.root_is_well()
+    assert not one.trouble(0.0)
+    for at, image, owner in THREE[1:]:
+        one.failed(Failure(at, HookStatus.CACHE_UNUSABLE, image, owner))
+    one.root_is_well()
+    assert "3 images of 2 owners" in one.trouble(2.0)
+    one.succeeded()
+    assert not one.trouble(2.0)
