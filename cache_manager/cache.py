@@ -96,6 +96,8 @@ class Cache:
         self.stale = False
         """Whether something failed, so that the index may differ from the disk: to be loaded again."""
         self._trash: dict[Path, Usage] = {}
+        self._stuck: set[Path] = set()
+        """What could not be removed from the trash: it counts, and is tried again."""
         self._overhead = Usage(0, 0)
         self.read_only = False
         """Whether this is only looked at: nothing is written or given up."""
@@ -132,6 +134,8 @@ class Cache:
         for lease in self._leases_now(repair.leases):
             self._watch(lease)
         self._overhead = Usage(*self.store.overhead())
+        self._stuck = {path for path in self.store.trashed() if path not in self._trash or path in self._stuck}
+        self._trash |= {path: Usage(*self.store.taken(path)) for path in self._stuck}
         log.info(
             "cache %s: %d entries, %d leases; removed %d broken entries, %d dead leases, %d unfinished fetches",
             self.store.root,
@@ -320,7 +324,8 @@ class Cache:
         others = [one for one in self.reservations.values() if one.nonce != nonce]
         records = len(self.objects) + len(self.leases) + RECORDS_AHEAD * (len(others) + 1)
         extra = _extra(size_bytes) + sum(_extra(one.size_bytes) for one in others)
-        extra += self._overhead.size_bytes + records * BLOCK_BYTES
+        stuck = _sum(self._trash.get(path, Usage(0, 1)) for path in self._stuck)
+        extra += self._overhead.size_bytes + stuck.size_bytes + records * BLOCK_BYTES
         try:
             pending = sum(
                 max(0, one.size_bytes - self.store.staged_bytes(one.nonce)) for one in self.reservations.values()
@@ -329,23 +334,28 @@ class Cache:
         except OSError as error:
             raise self.failed("", error) from None
         trash = self._trash_usage
-        inodes = max(1, settings.max_inodes - self._overhead.inodes - records) if settings.max_inodes else 0
+        inodes = (
+            max(1, settings.max_inodes - self._overhead.inodes - stuck.inodes - records) if settings.max_inodes else 0
+        )
         free_inodes = room.free_inodes - sum(one.inodes for one in others) + trash.inodes - SPARE_INODES
         free = room.free_bytes - pending + trash.size_bytes - settings.min_free_bytes
         return Cap(settings.max_bytes - extra, inodes, free, free_inodes)
 
     @property
     def _trash_usage(self) -> Usage:
-        """What was given up and is not yet removed."""
-        return Usage(
-            sum(one.size_bytes for one in self._trash.values()), sum(one.inodes for one in self._trash.values())
-        )
+        """What was given up and is being removed."""
+        return _sum(one for path, one in self._trash.items() if path not in self._stuck)
 
-    async def removed(self, nonce: str) -> None:
-        """Wait until what had to be given up for a reservation is gone from the disk, as far as that matters."""
+    async def removed(self, nonce: str) -> bool:
+        """Wait until what had to be given up for a reservation is gone from the disk, as far as that matters.
+
+        Returns whether something could not be removed: then it takes the room that was reserved.
+        """
+        stuck = len(self._stuck)
         while self._removals and nonce in self.reservations and self._waits_for_trash(self.reservations[nonce]):
             await asyncio.wait(self._removals, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.sleep(0)
+        return len(self._stuck) > stuck
 
     def _waits_for_trash(self, one: Reservation) -> bool:
         cap, usage, trash = self._cap(one.nonce, one.size_bytes, self._settings()), self.usage, self._trash_usage
@@ -474,8 +484,9 @@ class Cache:
         for path in trashed:
             try:
                 self._trash[path] = Usage(*self.store.taken(path))
-            except OSError as error:
-                self.failed("", error)
+            except OSError:
+                self._trash[path] = Usage(0, 1)  # the removal tells what is wrong
+            self._stuck.discard(path)
             removal = asyncio.get_running_loop().run_in_executor(None, self.store.remove, path)
             self._removals.add(removal)
             removal.add_done_callback(functools.partial(self._was_removed, path))
@@ -483,11 +494,11 @@ class Cache:
     def _was_removed(self, path: Path, removal: asyncio.Future[None]) -> None:
         self._removals.discard(removal)
         error = None if removal.cancelled() else removal.exception()
-        if error is None:
+        if error is None or not os.path.lexists(path):
             self._trash.pop(path, None)
-            return
-        log.error("cannot remove %s: %s", path, error)
-        self.stale = True  # it counts, and is tried again when the root is loaded again
+        else:
+            log.error("cannot remove %s: %s", path, error)
+            self._stuck.add(path)
 
     def is_short_of_disk(self) -> bool:
         """Whether others leave us less on the disk than has to stay free."""
@@ -498,6 +509,7 @@ class Cache:
 
     def keep_free(self, now: float) -> None:
         """Give up entries in the background while others leave less than IMAGE_CACHE_MIN_FREE_BYTES on the disk."""
+        self._remove_later(sorted(self._stuck))
         settings = self._settings()
         cap = self._cap("", 0, settings)
         if self._is_short(cap) and self.empty_quarantine():
@@ -549,6 +561,11 @@ class Cache:
             log.info("evicted %s (%s, %s)", entry.name, key, human_bytes(entry.disk_bytes))
             self._remove_later([trashed] if trashed else [])
             self._forget_objects(entry.digest)
+
+
+def _sum(usages: Iterable[Usage]) -> Usage:
+    found = list(usages)
+    return Usage(sum(one.size_bytes for one in found), sum(one.inodes for one in found))
 
 
 def _extra(size_bytes: int) -> int:

@@ -223,7 +223,8 @@ class Fetcher:
 
     async def _grow(self, nonce: str, name: str, total: int, inodes: int = 3) -> None:
         self._cache.reserve(nonce, name, total, inodes)
-        await self._cache.removed(nonce)
+        while await self._cache.removed(nonce):
+            self._cache.reserve(nonce, name, total, inodes)
 
     def _transfer_checked(self, flight: Flight, staging: Staging) -> _Came:
         """Fetch and check; in a thread. Raises StatusError, OSError."""

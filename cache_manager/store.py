@@ -10,6 +10,7 @@ import ctypes
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import stat
@@ -28,6 +29,8 @@ from cache_manager.reconcile import DiskState, FoundEntry, Quarantined, Repair
 from cache_manager.sif import HEADER_BYTES
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import human_bytes
+
+log = logging.getLogger(__name__)
 
 RECORD: Final = "entry.json"
 IMAGE: Final = "image"
@@ -203,8 +206,11 @@ class Store:
             self.discard(Path(self.layout.pins) / name)
         for name in repair.leftovers:
             self.discard(self._staging_dir(name))
-        for name in _names(self.layout.trash):
-            _remove(Path(self.layout.trash) / name)
+        for path in self.trashed():
+            try:
+                _remove(path)
+            except OSError as error:  # a thread is at it too; or it is tried again
+                log.warning("cannot remove %s: %s", path, error.strerror or error)
 
     def stage(self, nonce: str, grow: Callable[[int], None]) -> Staging:
         """Open a place for an image that comes in."""
@@ -346,6 +352,10 @@ class Store:
     def write_object(self, name: str, record: dict[str, str | float]) -> None:
         """Write what is known of a URL; losing it costs a request, no more."""
         self._replace(Path(self.layout.objects) / name, json.dumps(record, sort_keys=True) + "\n")
+
+    def trashed(self) -> list[Path]:
+        """Return what lies in the trash."""
+        return [Path(self.layout.trash) / name for name in _names(self.layout.trash)]
 
     def remove_object(self, name: str) -> None:
         """Remove what is known of a URL."""

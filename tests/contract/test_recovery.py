@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from threading import Event
@@ -212,3 +213,18 @@ def test_what_was_being_fetched_is_gone_after_a_restart(site: Site, origin: Orig
     site.restart(number)
     assert site.names("staging") == []
     assert site.ask("status")["used_bytes"] == 0
+
+
+@pytest.mark.parametrize("lost", ["socket", "everything"])
+def test_what_somebody_removed_by_hand_is_made_again(site: Site, origin: Origin, lost: str) -> None:
+    """Under a running manager: the socket, or all that lies in the root."""
+    origin.routes["/a.sif"] = Reply(sif("a"))
+    ad = image_ad(f"{origin.url}/a.sif")
+    assert site.run_hook(ad).code == 0
+    for path in [site.socket] if lost == "socket" else list(site.root.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    site.wait_for(site.socket.exists, "the socket")
+    answer = site.run_hook(ad)
+    assert answer.code == 0, answer.message
+    assert Path(answer.image).read_bytes() == sif("a")
+    assert "Traceback" not in site.log_text()

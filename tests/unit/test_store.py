@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -305,3 +306,20 @@ def test_the_last_use_is_found_again(store: Store) -> None:
     (found,) = store.scan().entries
     assert found.entry is not None
     assert (found.entry, found.entry.last_used_at, found.image_bytes) == (one, 1_700_000_000.0, 5)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (errno.ENOSPC, HookStatus.DISK_FULL),
+        (errno.EDQUOT, HookStatus.DISK_FULL),
+        (errno.EROFS, HookStatus.CACHE_UNUSABLE),
+        (errno.EIO, HookStatus.CACHE_UNUSABLE),
+    ],
+)
+def test_an_error_of_the_file_system_has_its_status(store: Store, number: int, status: HookStatus) -> None:
+    """A quota that is used up is a full disk; the message tells path and numbers."""
+    found = store.trouble("htc/rocky:9", OSError(number, os.strerror(number)))
+    assert found.status is status
+    assert found.message.startswith(f"htc/rocky:9: cache directory {store.root}: {os.strerror(number)}")
+    assert ("free)" in found.message) is (status is HookStatus.DISK_FULL)
