@@ -510,6 +510,8 @@ class Cache:
     def keep_free(self, now: float) -> None:
         """Give up entries in the background while others leave less than IMAGE_CACHE_MIN_FREE_BYTES on the disk."""
         self._remove_later(sorted(self._stuck))
+        with suppress(OSError):  # it is told elsewhere
+            self._overhead = Usage(*self.store.overhead())  # the runtime keeps more and less
         settings = self._settings()
         cap = self._cap("", 0, settings)
         if self._is_short(cap) and self.empty_quarantine():

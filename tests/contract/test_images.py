@@ -31,7 +31,7 @@ def stocked(make_site: StartSite, origin: Origin) -> Site:
     knobs = {
         "IMAGE_CACHE_SIF_SOURCES": f"{origin.url}/v2",
         "IMAGE_CACHE_CVMFS_BASE": "/nonexistent",
-        "IMAGE_CACHE_MAX_BYTES": "700 KB",
+        "IMAGE_CACHE_MAX_BYTES": "820 KB",
         "IMAGE_CACHE_TAG_TTL": "0s",
         "IMAGE_CACHE_SCRUB_RATE": "0",
     }

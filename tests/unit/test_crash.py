@@ -136,7 +136,7 @@ def play(scenario: Scenario, root: Path) -> Recorder:
     recorder = Recorder(root)
 
     async def within() -> None:
-        bench = Bench(root, MAX_BYTES="135 kB", HIGH_WATERMARK="25", LOW_WATERMARK="10", MIN_AGE="0s")
+        bench = Bench(root, MAX_BYTES="140 kB", HIGH_WATERMARK="25", LOW_WATERMARK="10", MIN_AGE="0s")
         with recorder.watch():
             scenario(bench, recorder)
             await bench.settle()
@@ -151,7 +151,7 @@ def look_at(recorder: Recorder, place: Path) -> None:
     for number, moment in enumerate(recorder.all_moments()):
         root = place / str(number)
         restore(moment, root)
-        bench = Bench(root, MAX_BYTES="135 kB")
+        bench = Bench(root, MAX_BYTES="140 kB")
         try:
             judge(moment, bench)
         finally:
@@ -218,7 +218,7 @@ def test_killed_while_it_mends_a_root_the_next_manager_mends_it(tmp_path: Path) 
 
     async def within() -> None:
         with mending.watch():
-            bench = Bench(root, MAX_BYTES="135 kB")
+            bench = Bench(root, MAX_BYTES="140 kB")
             await bench.settle()
         bench.close()
         assert len(mending.moments) > 5
