@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from cache_manager import client, disk, runtime, settings
+from cache_manager import client, disk, host, runtime, settings
 from cache_manager.abilities import Abilities
 from cache_manager.helper import Helper
 from cache_manager.outcome import Absent, Denied
@@ -29,8 +29,6 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
 )
 KEYWORD: Final = "IMAGE_CACHE"
 PIPE_BYTES: Final = 65536
-APPTAINER_CONF: Final = ("/etc/apptainer/apptainer.conf", "/etc/singularity/singularity.conf")
-LIMITS: Final = ("limit container owners", "limit container groups", "limit container paths")
 
 
 class Level(Enum):
@@ -69,16 +67,31 @@ def _configuration(_: Settings, knobs: dict[str, str]) -> Iterator[Check]:
     else:
         words = f"STARTER_JOB_HOOK_KEYWORD is {keyword or 'not set'}: the hook does not run"
         yield Check("hook keyword", Level.PROBLEM, words, "install the file that `condor_image_cache config` prints")
-    others = [name for name in knobs if name.endswith("_HOOK_PREPARE_JOB") and not name.startswith(KEYWORD)]
-    if others and not knobs.get("IMAGE_CACHE_NEXT_HOOK"):
-        words = f"no longer run: {' '.join(f'{name} = {knobs[name]}' for name in others)}"
-        yield Check("displaced hook", Level.WARNING, words, "set IMAGE_CACHE_NEXT_HOOK to it, if it is still wanted")
+    yield _former_hook(knobs)
+    if "ImageCacheHealthy" not in knobs.get("START", ""):
+        words = "START does not look at ImageCacheHealthy: a broken cache takes job after job"
+        yield Check("START", Level.WARNING, words, "install the file that `condor_image_cache config` prints")
     if knobs.get("USE_DEFAULT_CONTAINER", "").lower() not in {"", "false", "0"}:
         words = "USE_DEFAULT_CONTAINER is set: two defaults for jobs that name no image"
         yield Check("default image", Level.WARNING, words, "use IMAGE_CACHE_DEFAULT_IMAGE alone")
     pipe = knobs.get("PIPE_BUFFER_MAX", "")
     if pipe.isdigit() and int(pipe) < PIPE_BYTES:
         yield Check("PIPE_BUFFER_MAX", Level.WARNING, f"{pipe} bytes", f"set it to {PIPE_BYTES}")
+
+
+def _former_hook(knobs: dict[str, str]) -> Check:
+    """Look for the hook that ours displaced."""
+    after = knobs.get("IMAGE_CACHE_NEXT_HOOK", "")
+    if after:
+        runs = os.access(after, os.X_OK)
+        words = f"{after} runs after ours" if runs else f"IMAGE_CACHE_NEXT_HOOK = {after} cannot be run"
+        remedy = "" if runs else "make it executable for everybody, or unset the knob: jobs go back to idle with 399"
+        return Check("displaced hook", Level.OK if runs else Level.PROBLEM, words, remedy)
+    others = [name for name in knobs if name.endswith("_HOOK_PREPARE_JOB") and not name.startswith(KEYWORD)]
+    if not others:
+        return Check("displaced hook", Level.OK, "there was none")
+    words = f"no longer run: {' '.join(f'{name} = {knobs[name]}' for name in others)}"
+    return Check("displaced hook", Level.WARNING, words, "set IMAGE_CACHE_NEXT_HOOK to it, if it is still wanted")
 
 
 def _hook(_: Settings, knobs: dict[str, str]) -> Iterator[Check]:
@@ -128,16 +141,31 @@ def _runtime(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
     how = f"tried by {by}" if found.tried else f"not tried, assumed by {by}"
     why = f" ({found.why_not})" if found.why_not else ""
     yield Check("runtime", level, f"{found.runtime} runs {', '.join(can) or 'nothing'}, {how}{why}", remedy)
-    for name in APPTAINER_CONF:
-        try:
-            lines = Path(name).read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        for limit in LIMITS:
-            value = next((line.partition("=")[2].strip() for line in lines if line.startswith(limit)), "NULL")
-            if value != "NULL":
-                words = f"{name}: {limit} = {value}"
-                yield Check("runtime limits", Level.WARNING, words, f"it has to allow what lies under {one.root}")
+
+
+def _host(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
+    program = runtime.find(one.runtime, knobs.get("SINGULARITY", ""))
+    starter = host.setuid_starter(program) if program else ""
+    forbidden = host.no_user_namespaces()
+    if forbidden:
+        level = Level.WARNING if starter else Level.PROBLEM
+        yield Check("user namespaces", level, forbidden, "allow them, or install the runtime's set-uid starter")
+    else:
+        yield Check("user namespaces", Level.OK, "ordinary users can make them")
+    yield Check("set-uid starter", Level.OK, starter or "none: images start in user namespaces")
+    for subject, missing, remedy in (
+        ("/dev/fuse", host.no_fuse_device(), "modprobe fuse; chmod 666 /dev/fuse"),
+        ("squashfuse", host.no_squashfuse(), "install squashfuse"),
+    ):
+        needed = Level.OK if starter else Level.WARNING
+        yield Check(
+            subject, needed if missing else Level.OK, missing or "is there", "" if starter else remedy * bool(missing)
+        )
+    limits = host.limits()
+    for words in limits:
+        yield Check("runtime limits", Level.WARNING, words, f"it has to allow what lies under {one.root}")
+    if not limits:
+        yield Check("runtime limits", Level.OK, "none in the runtime's configuration")
 
 
 def _root(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
@@ -155,6 +183,8 @@ def _root(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
     if kind in NETWORK_FILE_SYSTEMS:
         words = f"{root} is on {kind}: each node needs its own, and locks and sockets fail there"
         yield Check("file system", Level.PROBLEM, words, "set IMAGE_CACHE_DIR to a local disk")
+    else:
+        yield Check("file system", Level.OK, f"{root} is on {kind or 'an unknown kind'}")
     execute = knobs.get("EXECUTE", "")
     if execute and (root == Path(execute) or Path(execute) in root.parents):
         yield Check("cache", Level.PROBLEM, f"{root}: under EXECUTE, which HTCondor empties", "set IMAGE_CACHE_DIR")
@@ -190,8 +220,15 @@ def _manager(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
     else:
         mode = os.stat(one.socket).st_mode  # noqa: PTH116 - beside the others
         open_to_all = mode & 0o006 == 0o006  # noqa: PLR2004 - read and write
+        yield Check("manager", Level.OK, "answers")
+        words = f"{one.socket} (mode {mode & 0o777:o})"
         level = Level.OK if open_to_all else Level.PROBLEM
-        yield Check("manager", level, f"answers on {one.socket}", "" if open_to_all else f"chmod 666 {one.socket}")
+        yield Check("socket", level, words, "" if open_to_all else f"chmod 666 {one.socket}")
+        told = knobs.get("IMAGE_CACHE_HOOK_PREPARE_JOB_ARGS", one.socket)
+        if one.socket not in told:
+            yield Check(
+                "socket", Level.PROBLEM, f"the hook is told another one: {told}", "write the configuration again"
+            )
 
 
 def _cvmfs(one: Settings, _: dict[str, str]) -> Iterator[Check]:
@@ -226,6 +263,7 @@ _LOOKS: Final[tuple[Callable[[Settings, dict[str, str]], Iterator[Check]], ...]]
     _hook,
     _manager,
     _runtime,
+    _host,
     _root,
     _cvmfs,
     _sources,

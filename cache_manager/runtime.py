@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from cache_manager import probe
+from cache_manager import host, probe
 from cache_manager.abilities import Abilities, Ran, judge
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ RETRY_S: Final = 600.0
 KNOWN_GOOD: Final = "singularity_test_sandbox"
 """HTCondor's own test image below LIBEXEC; its program is called as ours, and ends as ours."""
 
-NAMES: Final = ("apptainer", "singularity")
-_FUSE: Final = ("squashfuse_ll", "squashfuse")
 _OPTIONS: Final = frozenset({"--userns", "-u"})
 """What HTCondor gives the runtime for jobs, as far as it decides whether an image runs."""
 
@@ -38,7 +36,7 @@ def find(configured: str, condor_knob: str) -> str:
     for path in (configured, condor_knob):
         if path and os.access(path, os.X_OK):
             return path
-    return next((path for path in map(shutil.which, NAMES) if path), "")
+    return next((path for path in map(shutil.which, host.RUNTIMES) if path), "")
 
 
 def telling_options(arguments: str) -> tuple[str, ...]:
@@ -54,45 +52,13 @@ def assumed(runtime: str) -> Abilities:
     """
     if not runtime:
         return Abilities("", can_use_sif=False, can_use_sandbox=False, why_not="no container runtime is installed")
-    if _has_setuid_starter(runtime):
+    if host.setuid_starter(runtime):
         return Abilities(runtime, can_use_sif=True, can_use_sandbox=True)
-    if not _has_user_namespaces():
+    if host.no_user_namespaces():
         why = "neither a set-uid starter nor user namespaces"
         return Abilities(runtime, can_use_sif=False, can_use_sandbox=False, why_not=why)
-    missing = _missing_for_fuse()
+    missing = host.no_fuse_device() or host.no_squashfuse()
     return Abilities(runtime, can_use_sif=not missing, can_use_sandbox=True, why_not=missing)
-
-
-def _has_setuid_starter(runtime: str) -> bool:
-    prefix = Path(runtime).resolve().parent.parent
-    for name in NAMES:
-        for directory in ("libexec", "lib"):
-            starter = prefix / directory / name / "bin" / "starter-suid"
-            try:
-                found = starter.stat()
-            except OSError:
-                continue
-            if found.st_uid == 0 and found.st_mode & 0o4000:
-                return True
-    return False
-
-
-def _has_user_namespaces() -> bool:
-    for knob in ("/proc/sys/user/max_user_namespaces", "/proc/sys/kernel/unprivileged_userns_clone"):
-        try:
-            if int(Path(knob).read_text(encoding="ascii")) == 0:
-                return False
-        except (OSError, ValueError):
-            continue
-    return True
-
-
-def _missing_for_fuse() -> str:
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "SIFs need /dev/fuse, which cannot be opened"
-    if not any(shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/libexec/apptainer/bin") for name in _FUSE):
-        return "SIFs need squashfuse, which is not installed"
-    return ""
 
 
 class Runtime:
@@ -187,7 +153,7 @@ class Runtime:
     def search_path(self) -> str:
         """Return where the programs are that the runtime calls."""
         prefix = Path(self._abilities.runtime or "/usr/bin/none").resolve().parent.parent
-        beside = (prefix / "libexec" / name / "bin" for name in NAMES)
+        beside = (prefix / "libexec" / name / "bin" for name in host.RUNTIMES)
         return ":".join([os.environ.get("PATH", "/usr/bin:/bin"), *map(str, beside), "/usr/sbin", "/sbin"])
 
     def _run(self, runtime: str, *words: str) -> Ran:

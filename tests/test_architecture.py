@@ -58,6 +58,7 @@ SOURCES: Final = {
     "sources.stratum",
 }
 EDGES: Final = {
+    "host",
     "store",
     "runtime",
     "limited",
