@@ -50,6 +50,9 @@ SPARE_INODES: Final = 8
 RECORDS_AHEAD: Final = 4
 """What a fetch writes beside the entry: its object, its pointer, a lease, and the file that becomes one of them."""
 
+_TICK_S: Final = 1e-5
+"""Two times so far apart are two also after they were a file's."""
+
 OVERHEAD_BYTES: Final = 2 * BLOCK_BYTES
 """What an entry takes beside its image: its record and its directory."""
 
@@ -112,6 +115,7 @@ class Cache:
         self._boot_id = processes.boot_id()
         self._host = os.uname().nodename
         self._removals: set[asyncio.Future[None]] = set()
+        self._newest_at = 0.0
 
     def load(self) -> None:
         """Read the root, which is locked by us, and mend what a crash left. Raises StatusError, OSError.
@@ -127,6 +131,7 @@ class Cache:
         self.entries = {entry.key: entry for entry in repair.entries}
         self.objects = dict(repair.objects)
         self.stale = False
+        self._newest_at = max((entry.last_used_at for entry in repair.entries), default=0.0)
         self.pins.load(repair.pins)
         self.quarantined = {one.key: one for one in repair.quarantine}
         for name in repair.dead_pins:
@@ -227,11 +232,10 @@ class Cache:
         return found
 
     def _lease(self, key: str, holder: Holder | None, now: float, job_id: str) -> None:
-        entry = self.entries[key]
+        self._follow_clock(now)
         self.counters.uses[key] += 1
-        if now - entry.last_used_at >= TOUCH_S:
-            self.entries[key] = replace(entry, last_used_at=now)
-            self.store.touch(entry, now)
+        if now - self.entries[key].last_used_at >= TOUCH_S:
+            self._used(self.entries[key], now)
         if holder is not None:
             before = self.leases.get(holder)
             if before is None or key not in before.keys:
@@ -240,6 +244,25 @@ class Cache:
                 self.store.write_lease(lease)
                 self._watch(lease)
                 self._changed()
+
+    def _used(self, entry: CacheEntry, at: float) -> None:
+        self.entries[entry.key] = replace(entry, last_used_at=at)
+        self.store.touch(entry, at)
+
+    def _follow_clock(self, now: float) -> None:
+        """Date back what was used before the clock was set back: in its order, and before what is used from now on.
+
+        Else images that nobody uses would outlive those that are used, until the clock is where it has been.
+        """
+        if now >= self._newest_at - TOUCH_S:
+            self._newest_at = max(now, self._newest_at)
+            return
+        log.warning("the clock was set back by %.0f s", self._newest_at - now)
+        latest = [one for one in self.entries.values() if one.last_used_at > now - 2 * TOUCH_S]
+        latest.sort(key=lambda one: (one.last_used_at, one.created_at, one.key), reverse=True)
+        for number, entry in enumerate(latest, 1):
+            self._used(entry, now - TOUCH_S - number * _TICK_S)
+        self._newest_at = now
 
     def release(self, holder: Holder) -> None:
         """End a holder's lease. Three in a row that end at once make an entry suspect: perhaps it does not start."""
@@ -404,9 +427,15 @@ class Cache:
         self.reservations.pop(nonce, None)
 
     def add(self, entry: CacheEntry, located: Located, now: float) -> None:
-        """Take up an entry that was committed; its reservation ends by the caller in the same turn."""
-        self.entries[entry.key] = replace(entry, last_used_at=now)
-        self.store.touch(entry, now)
+        """Take up an entry that was committed; its reservation ends by the caller in the same turn.
+
+        One that was there already keeps its record. Raises StatusError (CACHE_FULL) if that was given up meanwhile:
+        while the thread that commits leaves it in place, the loop goes on.
+        """
+        if not self.store.is_whole(entry):
+            raise StatusError(HookStatus.CACHE_FULL, f"{entry.name}: was given up while it came in once more")
+        self._follow_clock(now)
+        self._used(self.entries.get(entry.key, entry), now)
         self.pins.follow(entry.name, entry.key)
         self.counters.fetched_bytes += entry.size_bytes
         self.remember(
