@@ -342,8 +342,8 @@ class Store:
         _sync(path.parent)
 
     def write_heartbeat(self, text: str) -> None:
-        """Say who has this root."""
-        self._replace(Path(self.layout.heartbeat), text)
+        """Say who has this root. It survives power loss: a cache without it is never known as one that a pilot left."""
+        self._replace(Path(self.layout.heartbeat), text, sync=True)
 
     def beat(self) -> None:
         """Say that the manager still runs."""
