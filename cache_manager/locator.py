@@ -54,6 +54,8 @@ class Locator:
         """CVMFS repositories that do not answer, until `recheck` finds them well."""
         self._answers: Memory[Candidate, Answer] = Memory()
         self._down: Memory[str, Unwell] = Memory()
+        self._back: dict[str, str] = {}
+        """Pointers that went back in time, until they name a version that is not older, with what is said of them."""
         self._asking: dict[Candidate, asyncio.Task[Answer]] = {}
         self._helpers: dict[str, Helper] = {}
         self._foreign: dict[str, Helper] = {}
@@ -108,8 +110,8 @@ class Locator:
             else:  # a job's own choice: it is remembered for that choice alone
                 self._answers.put(candidate, answer, now + FAILURE_TTL_S)
         elif isinstance(answer, Located):
+            answer = self._remember(candidate, answer)
             self._answers.put(candidate, answer, now + self._trusted_s(candidate, settings))
-            self._remember(candidate, answer)
         else:
             self._answers.put(candidate, answer, now + remembered_s(answer))
             log.warning("%s: %s", candidate.image.short, answer.why)
@@ -176,20 +178,40 @@ class Locator:
             size_bytes=size if isinstance(size, int) and size > 0 else None,
         )
 
-    def _remember(self, candidate: Candidate, located: Located) -> None:
+    def _remember(self, candidate: Candidate, located: Located) -> Located:
+        """Remember what a pointer says now; return it with a note if it went back in time.
+
+        What the publisher says now is used all the same: a version may be withdrawn. But who holds a server, or what
+        is before it, could bring an old hole back that way: it is said until a version comes that is not older.
+        """
         if candidate.source is not SourceKind.TREE:
-            return
-        if self.last_known(candidate) != replace(located, note=""):
+            return located
+        pointer = _pointer_id(candidate)
+        file, newest = located.url.rpartition("/")[2], str(self._cache.known(pointer).get("newest", ""))
+        before = self.last_known(candidate)
+        if before is not None:  # also what was remembered before there was a newest
+            newest = max(newest, before.url.rpartition("/")[2])
+        if before != replace(located, note="") or not newest:
             self._cache.remember(
-                _pointer_id(candidate),
+                pointer,
                 {
                     "kind": "pointer",
                     "url": f"{shown(candidate.base)} {candidate.image.published_name}",
-                    "file": located.url.rpartition("/")[2],  # the base may hold a password
+                    "file": file,  # the base may hold a password
                     "digest": located.digest,
                     "size_bytes": located.size_bytes or 0,
+                    "newest": max(newest, file),
                 },
             )
+        if file >= newest:  # their names are times
+            self._back.pop(pointer, None)
+            return located
+        what = f"latest.txt names an older version ({file}) than before ({newest})"
+        told = f"{candidate.image.short}: {shown(candidate.base)}: {what}"
+        if self._back.get(pointer) != told:
+            log.warning("%s", told)
+        self._back[pointer] = told
+        return replace(located, note=what)
 
     def failures(self) -> list[str]:
         """Return what is wrong now, as text: for `status`."""
@@ -198,6 +220,7 @@ class Locator:
         return (
             [one.why for one in self.unwell.values()]
             + down
+            + list(self._back.values())
             + [
                 f"{candidate.image.short}: {answer.why}"
                 for candidate, answer in known
