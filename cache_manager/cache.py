@@ -127,6 +127,9 @@ class Cache:
         self.entries = {entry.key: entry for entry in repair.entries}
         self.objects = dict(repair.objects)
         self.stale = False
+        for entry in repair.entries:
+            if entry.closed:
+                self.store.close(entry.key)
         self.pins.load(repair.pins)
         self.quarantined = {one.key: one for one in repair.quarantine}
         for name in repair.dead_pins:
@@ -281,6 +284,27 @@ class Cache:
         if not processes.is_alive(holder):  # it ended before it was watched
             loop.call_soon(self.release, holder)
 
+    def may_read(self, entry: CacheEntry, uid: int | None) -> bool:
+        """Whether a user may run and see an image. None is an admin, who acts as the manager's user."""
+        if not entry.closed or uid in {None, 0, os.geteuid()}:
+            return True
+        try:
+            return uid in self.store.readers(entry.key)
+        except OSError:
+            return False
+
+    def admit(self, key: str, uid: int | None) -> None:
+        """Let a user into an entry, who showed just now that its source lets them have it. Raises StatusError."""
+        entry = self.entries[key]
+        if uid is None or self.may_read(entry, uid):
+            return
+        try:
+            self.store.admit(key, uid)
+        except OSError as error:
+            what = f"{entry.shown}: cannot be kept for one user alone here: {error.strerror}"
+            raise StatusError(HookStatus.IMAGE_NOT_ALLOWED, what) from None
+        log.info("admitted uid %d to %s", uid, key)
+
     def reserve(self, nonce: str, name: str, size_bytes: int, inodes: int = 3) -> None:
         """Reserve room for an image, or more room for it; evicts what is needed and no more.
 
@@ -405,6 +429,10 @@ class Cache:
 
     def add(self, entry: CacheEntry, located: Located, now: float) -> None:
         """Take up an entry that was committed; its reservation ends by the caller in the same turn."""
+        before = self.entries.get(entry.key)
+        if before is not None and before.closed != entry.closed:  # the same bytes, one time without a credential
+            entry = replace(before, public=entry.public or before.public, closed=False)
+            self.store.open(entry)
         self.entries[entry.key] = replace(entry, last_used_at=now)
         self.store.touch(entry, now)
         self.pins.follow(entry.name, entry.key)

@@ -69,23 +69,27 @@ class Locator:
 
     async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
         """Return where a candidate has the image."""
-        if candidate.source is SourceKind.CVMFS:
-            if candidate.repository in self.unwell:
-                return self.unwell[candidate.repository]
-            if candidate.repository in settings.cvmfs_repositories:
-                self._used_at[candidate.repository] = self._clock()
-        down = self._down.get(_place(candidate), self._clock())
-        if down is not None:
-            return down
-        known = self._answers.get(candidate, self._clock())
+        if candidate.source is SourceKind.CVMFS and candidate.repository in settings.cvmfs_repositories:
+            self._used_at[candidate.repository] = self._clock()
+        known = self.known(candidate)
         if known is not None:
-            return remembered(known, self._answers.until(candidate) - self._clock())
+            return known
         task = self._asking.get(candidate)
         if task is None:
             task = asyncio.create_task(self._ask(candidate, settings))
             self._asking[candidate] = task
             task.add_done_callback(lambda _: self._asking.pop(candidate, None))
         return await asyncio.shield(task)
+
+    def known(self, candidate: Candidate) -> Answer | None:
+        """Return what is known of a candidate now, without asking; None if it would have to be asked."""
+        if candidate.source is SourceKind.CVMFS and candidate.repository in self.unwell:
+            return self.unwell[candidate.repository]
+        down = self._down.get(_place(candidate), self._clock())
+        if down is not None:
+            return down
+        known = self._answers.get(candidate, self._clock())
+        return known and remembered(known, self._answers.until(candidate) - self._clock())
 
     async def answers_within(self, limit_s: float, candidate: Candidate, settings: Settings) -> bool:
         """Whether the question where a candidate has the image is answered in so many seconds; it goes on if not."""
@@ -144,6 +148,12 @@ class Locator:
             self._foreign.pop(given_up).close()
         self._foreign[name] = helper or Helper(CHILD)
         return self._foreign[name]
+
+    async def confirm(self, candidate: Candidate, located: Located, settings: Settings) -> None:
+        """Have the job's own URL asked now, whatever is remembered of it. Raises SourceError if it is refused."""
+        url = Url(Patience(settings.min_rate_bytes, settings.stall_timeout_s))
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads[candidate.source], url.confirm, located)
 
     async def recheck(self, settings: Settings) -> None:
         """Ask the repositories that did not answer again, and those in use: no job has to wait to find out."""
@@ -213,8 +223,8 @@ class Locator:
         self._back[pointer] = told
         return replace(located, note=what)
 
-    def failures(self) -> list[str]:
-        """Return what is wrong now, as text: for `status`."""
+    def failures(self, *, private: bool = True) -> list[str]:
+        """Return what is wrong now, as text: for `status`; without `private` not what has a credential."""
         known = self._answers.current(self._clock())
         down = [one.why for _, one in self._down.current(self._clock())]
         return (
@@ -224,7 +234,7 @@ class Locator:
             + [
                 f"{candidate.image.short}: {answer.why}"
                 for candidate, answer in known
-                if not isinstance(answer, Located)
+                if not isinstance(answer, Located) and (private or not candidate.image.has_secret)
             ]
         )
 
