@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,13 +15,14 @@ from cache_manager import opened, policy
 from cache_manager.cache import Cache
 from cache_manager.caller import Caller, ProbeResult
 from cache_manager.entry import CacheEntry
-from cache_manager.fetcher import NO_RUNNER, Fetcher, Runner, Wanted
+from cache_manager.fetcher import NO_RUNNER, Fetcher, Runner, Wanted, status_of
 from cache_manager.jobad import JobRequest
 from cache_manager.locator import Locator
 from cache_manager.outcome import Answer, Failed, FetchError, Located, Served, failure_of
 from cache_manager.policy import Candidate, Ranking, Site, SourceKind, Verdict
 from cache_manager.reference import ImageReference
 from cache_manager.settings import Settings
+from cache_manager.sources.base import SourceError
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
 
@@ -184,10 +186,18 @@ class Broker:
         entry = self._cached(candidate, located, settings)
         hit = entry is not None
         if entry is None:
-            own_url = candidate.source is SourceKind.URL
-            source = self.locator.source(candidate, settings)
-            wanted = Wanted(candidate.image.short, located, source, own_url=own_url, unpack=candidate.unpack)
+            wanted = Wanted(
+                candidate.image.short,
+                located,
+                self.locator.source(candidate, settings),
+                own_url=candidate.source is SourceKind.URL,
+                unpack=candidate.unpack,
+                uid=caller.uid,
+            )
+            self._refuse_unkept(wanted)
             entry = await self.fetcher.fetch(wanted, caller.holder, request.job_id)
+        if not self._cache.may_read(entry, caller.uid):
+            await self._admit(entry, candidate, located, caller, settings)
         self._cache.counters.hits += hit
         self._cache.counters.misses += not hit
         path = self._cache.acquire(entry.key, caller.holder, self._clock(), request.job_id)
@@ -203,6 +213,31 @@ class Broker:
             hit=hit,
             note=note,
         )
+
+    def _refuse_unkept(self, wanted: Wanted) -> None:
+        """Refuse what could not be kept from others once it is here. Raises StatusError.
+
+        Without access control lists there is no file that just one other user can read.
+        """
+        if wanted.closed and wanted.uid not in {None, 0, os.geteuid()} and not self._cache.store.can_admit:
+            what = "comes with a credential, and this cache's file system cannot keep it for one user alone (no ACLs)"
+            raise StatusError(HookStatus.IMAGE_NOT_ALLOWED, f"{wanted.name}: {what}")
+
+    async def _admit(
+        self, entry: CacheEntry, candidate: Candidate, located: Located, caller: Caller, settings: Settings
+    ) -> None:
+        """Let the job's user into an entry that came with another's credential. Raises StatusError.
+
+        A tree is the site's, and for all its jobs; a URL has to be accepted now, as this user names it.
+        """
+        if candidate.source is SourceKind.URL:
+            try:
+                await self.locator.confirm(candidate, located, settings)
+            except SourceError as error:
+                raise status_of(error, own_url=True) from None
+            if entry.key not in self._cache.entries:
+                raise StatusError(HookStatus.SOURCE_UNREACHABLE, f"{candidate.image.short}: was given up meanwhile")
+        self._cache.admit(entry.key, caller.uid)
 
     async def _prove(self, entry: CacheEntry, path: str, caller: Caller) -> None:
         """Have an entry started once as a user who is not the manager's, before its first use.
@@ -247,8 +282,13 @@ class Broker:
                 return None
         return self._cache.find(located, candidate.formats)
 
-    async def explain(self, request: JobRequest) -> tuple[Ranking, list[tuple[Candidate, str]], Verdict]:
-        """Return what `answer` would do, without fetching: each candidate with what became of it, and the verdict."""
+    async def explain(
+        self, request: JobRequest, *, ask: bool = True
+    ) -> tuple[Ranking, list[tuple[Candidate, str]], Verdict]:
+        """Return what `answer` would do, without fetching: each candidate with what became of it, and the verdict.
+
+        Without `ask` no source is asked: only what is known of them is said.
+        """
         settings = self._settings()
         ranking = self.rank(request, settings)
         steps: list[tuple[Candidate, str]] = []
@@ -257,7 +297,12 @@ class Broker:
             if attempts and isinstance(attempts[-1], Served):
                 steps.append((candidate, "not asked: the one before serves"))
                 continue
-            attempt, words = await self._foreseen(candidate, settings)
+            known = self.locator.known(candidate)
+            if ask or known is not None or candidate.source in _BY_HOOK:
+                attempt, words = await self._foreseen(candidate, settings)
+            else:
+                words = "not asked: only for jobs of this execution point, root and the manager's user"
+                attempt = Failed(HookStatus.SOURCE_UNREACHABLE, words)
             attempts.append(attempt)
             steps.append((candidate, words))
         if ranking.image is None or ranking.verdict is not None:

@@ -132,6 +132,9 @@ class Cache:
         self.objects = dict(repair.objects)
         self.stale = False
         self._newest_at = max((entry.last_used_at for entry in repair.entries), default=0.0)
+        for entry in repair.entries:
+            if entry.closed:
+                self.store.close(entry.key)
         self.pins.load(repair.pins)
         self.quarantined = {one.key: one for one in repair.quarantine}
         for name in repair.dead_pins:
@@ -304,6 +307,27 @@ class Cache:
         if not processes.is_alive(holder):  # it ended before it was watched
             loop.call_soon(self.release, holder)
 
+    def may_read(self, entry: CacheEntry, uid: int | None) -> bool:
+        """Whether a user may run and see an image. None is an admin, who acts as the manager's user."""
+        if not entry.closed or uid in {None, 0, os.geteuid()}:
+            return True
+        try:
+            return uid in self.store.readers(entry.key)
+        except OSError:
+            return False
+
+    def admit(self, key: str, uid: int | None) -> None:
+        """Let a user into an entry, who showed just now that its source lets them have it. Raises StatusError."""
+        entry = self.entries[key]
+        if uid is None or self.may_read(entry, uid):
+            return
+        try:
+            self.store.admit(key, uid)
+        except OSError as error:
+            what = f"{entry.shown}: cannot be kept for one user alone here: {error.strerror}"
+            raise StatusError(HookStatus.IMAGE_NOT_ALLOWED, what) from None
+        log.info("admitted uid %d to %s", uid, key)
+
     def reserve(self, nonce: str, name: str, size_bytes: int, inodes: int = 3) -> None:
         """Reserve room for an image, or more room for it; evicts what is needed and no more.
 
@@ -435,7 +459,11 @@ class Cache:
         if not self.store.is_whole(entry):
             raise StatusError(HookStatus.CACHE_FULL, f"{entry.name}: was given up while it came in once more")
         self._follow_clock(now)
-        self._used(self.entries.get(entry.key, entry), now)
+        kept = self.entries.get(entry.key, entry)
+        if kept.closed != entry.closed:  # the same bytes, one time without a credential
+            kept = replace(kept, public=entry.public or kept.public, closed=False)
+            self.store.open(kept)
+        self._used(kept, now)
         self.pins.follow(entry.name, entry.key)
         self.counters.fetched_bytes += entry.size_bytes
         self.remember(

@@ -37,7 +37,7 @@ class TestResult:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The hook at the other end: the starter that holds its leases, how to ask it back, when it gives up.
+    """The hook at the other end: the starter that holds its leases, how to ask it back, when it gives up, whose it is.
 
     `deadline` is on the loop's clock. `test` starts an image (runtime, path) as the job's user; None where that is
     the manager's user too, or the hook is older than this question.
@@ -47,3 +47,5 @@ class Caller:
     probe: Callable[[str], Awaitable[ProbeResult]]
     deadline: float
     test: Callable[[str, str], Awaitable[TestResult]] | None = None
+    uid: int | None = None
+    """None for an admin, who acts as the manager's user."""

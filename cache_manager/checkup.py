@@ -17,6 +17,7 @@ from cache_manager import client, disk, host, runtime, settings
 from cache_manager.abilities import Abilities
 from cache_manager.helper import Helper
 from cache_manager.outcome import Absent, Denied
+from cache_manager.ownership import Trust, why_unsafe
 from cache_manager.settings import Settings
 from cache_manager.sources import transport
 from cache_manager.sources.base import SourceError
@@ -175,9 +176,14 @@ def _root(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
     except OSError as error:
         yield Check("cache", Level.PROBLEM, f"{root}: {error.strerror}", "condor_image_cache config --prepare")
         return
+    trust = Trust.of(found.st_uid, knobs)
+    unsafe = [why for why in {why_unsafe(path, trust) for path in (one.root, one.socket)} if why]
+    for why in unsafe:
+        remedy = "give it to root and take the others' write permission away, or move IMAGE_CACHE_DIR"
+        yield Check("cache", Level.PROBLEM, f"{why}: others could replace what lies below", remedy)
     if found.st_mode & 0o022:
         yield Check("cache", Level.PROBLEM, f"{root}: writable by others", f"chmod 755 {root}")
-    else:
+    elif not unsafe:
         yield Check("cache", Level.OK, f"{root}, owned by uid {found.st_uid}")
     kind = _file_system(root)
     if kind in NETWORK_FILE_SYSTEMS:

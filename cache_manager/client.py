@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from cache_manager import protocol
+from cache_manager.configuration import ConfigurationError, read_knobs
+from cache_manager.ownership import OWN_USER_KNOB, Trust, uid_of, why_unsafe
+from cache_manager.processes import Peer
 from cache_manager.protocol import ProtocolError
 
 LIMIT_S: Final = 30.0
@@ -74,6 +80,7 @@ def _connected(path: str, limit_s: float | None) -> socket.socket:
     try:
         os.chdir(directory or ".")
         connection.connect(name)
+        _refuse_stranger(connection, path)
     except OSError:
         connection.close()
         raise
@@ -81,3 +88,18 @@ def _connected(path: str, limit_s: float | None) -> socket.socket:
         os.fchdir(here)
         os.close(here)
     return connection
+
+
+def _refuse_stranger(connection: socket.socket, path: str) -> None:
+    """Refuse a listener who is neither root, nor we, nor the manager's user: it would be believed. Raises OSError."""
+    uid = Peer.of(connection).uid
+    if uid in {0, os.geteuid()}:
+        return
+    # nobody else can have put it into a directory of its own, unless anybody could have made that directory
+    safe = not why_unsafe(path, Trust(frozenset({0, os.geteuid()}), strict=False))
+    if safe and Path(path).parent.stat().st_uid == uid:
+        return
+    with suppress(ConfigurationError):
+        if uid_of(read_knobs().get(OWN_USER_KNOB, "")) == uid:
+            return
+    raise OSError(errno.EPERM, f"uid {uid} listens there, who is not the manager's user")

@@ -85,9 +85,10 @@ _HOOK: Final = """\
 # says +HookKeyword = "none" would run without it.
 STARTER_JOB_HOOK_KEYWORD = IMAGE_CACHE
 IMAGE_CACHE_HOOK_PREPARE_JOB = {hook}
+# --owner says whose the manager is: the hook believes nobody else on the socket.
 # --default-image and --degraded take the knobs themselves, so that condor_reconfig is enough after a change.
 IMAGE_CACHE_HOOK_PREPARE_JOB_ARGS = --python {python} --socket '$(IMAGE_CACHE_SOCKET)' \
---root '$(IMAGE_CACHE_DIR)' --deadline=$(IMAGE_CACHE_HOOK_DEADLINE:20m) \
+--owner='$(IMAGE_CACHE_MANAGER_USERID:)' --root '$(IMAGE_CACHE_DIR)' --deadline=$(IMAGE_CACHE_HOOK_DEADLINE:20m) \
 --default-image='$(IMAGE_CACHE_DEFAULT_IMAGE:)' --degraded='$(IMAGE_CACHE_ALLOW)' \
 --next-hook='$(IMAGE_CACHE_NEXT_HOOK:)'
 # HTCondor reads no more of a hook's answer than this; the default holds jobs with long messages.

@@ -17,6 +17,7 @@ class CacheEntry:
 
     `name` is how the first job named it, `origin` the object's URL without a query. `size_bytes` is the artefact's;
     `disk_bytes` and `inodes` are what it takes on disk, measured once in staging. `public` entries may be advertised.
+    `closed` ones came with a credential of a job's: only users who were admitted may read them.
     """
 
     key: str
@@ -28,6 +29,7 @@ class CacheEntry:
     created_at: float
     architecture: str = ""
     public: bool = True
+    closed: bool = False
     last_used_at: float = field(default=0.0, compare=False)
 
     @property
@@ -69,6 +71,7 @@ class CacheEntry:
             or not isinstance(entry.created_at, (int, float))
             or not 0 <= entry.created_at < _TOO_MUCH
             or not isinstance(entry.public, bool)
+            or not isinstance(entry.closed, bool)
             or not is_key(entry.key)
         ):
             raise ValueError("a field that cannot be meant")

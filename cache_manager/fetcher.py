@@ -51,6 +51,13 @@ class Wanted:
     source: Source
     own_url: bool = False
     unpack: bool = False
+    uid: int | None = None
+    """Of the job's user whose request it is; None for an admin's."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it comes with a credential of the job's own."""
+        return self.own_url and without_secrets(self.located.url) != self.located.url
 
     @property
     def format(self) -> str:
@@ -137,13 +144,13 @@ class Fetcher:
             if interest and interest in flight.waiting:
                 flight.waiting.remove(interest)
 
-    def under_way(self) -> list[dict[str, str | float]]:
-        """Return the fetches under way, for `status`."""
+    def under_way(self, *, private: bool = True) -> list[dict[str, str | float]]:
+        """Return the fetches under way, for `status`; without `private` those with a credential have no name."""
         now = self._clock()
         return [
             {
-                "name": flight.wanted.name,
-                "from": shown(flight.wanted.located.url),
+                "name": flight.wanted.name if private or not flight.wanted.closed else "(private)",
+                "from": shown(flight.wanted.located.url) if private or not flight.wanted.closed else "(private)",
                 "bytes": flight.staging.size_bytes if flight.staging else 0,
                 "of_bytes": flight.wanted.located.size_bytes or 0,
                 "seconds": round(now - flight.began_at, 1),
@@ -153,9 +160,11 @@ class Fetcher:
             for flight in self.flights.values()
         ]
 
-    def failed(self) -> list[str]:
-        """Return what failed a short time ago, as text."""
-        return [f"{error.status.name}: {error.message}" for _, error in self.failures.current(self._clock())]
+    def failed(self, *, private: bool = True) -> list[str]:
+        """Return what failed a short time ago, as text; without `private` not what has a credential."""
+        known = self.failures.current(self._clock())
+        urls = [(name.partition("#")[0], error) for name, error in known]
+        return [f"{one.status.name}: {one.message}" for url, one in urls if private or without_secrets(url) == url]
 
     def _refuse_remembered(self, object_id: str) -> None:
         now = self._clock()
@@ -198,6 +207,7 @@ class Fetcher:
             # from here to the end nothing waits: published, leased and unreserved in one turn
             now = self._clock()
             self._cache.add(entry, wanted.located, now)
+            self._cache.admit(entry.key, wanted.uid)
             for holder, job_id in flight.waiting:
                 self._cache.acquire(entry.key, holder, now, job_id)
             self._cache.unreserve(nonce)
@@ -242,7 +252,7 @@ class Fetcher:
                         raise _no_image(wanted, error, end_is_told=staging.end_is_told) from None
                 staging.restart()
         except SourceError as error:
-            raise _status_of(error, wanted) from None
+            raise status_of(error, own_url=wanted.own_url) from None
         finally:
             staging.close()
         here = platform.machine()
@@ -271,6 +281,7 @@ class Fetcher:
                 created_at=self._clock(),
                 architecture=came.architecture,
                 public=without_secrets(wanted.located.url) == wanted.located.url,
+                closed=wanted.closed,
             )
 
         return self._cache.store.commit(staging, describe)
@@ -295,10 +306,11 @@ def _no_image(wanted: Wanted, wrong: sif.SifError, *, end_is_told: bool) -> Stat
     return StatusError(status, why)
 
 
-def _status_of(error: SourceError, wanted: Wanted) -> StatusError:
+def status_of(error: SourceError, *, own_url: bool) -> StatusError:
+    """Return what a source's failure means for the job; `own_url` says that the job itself named the object."""
     answer = error.answer
     if isinstance(answer, Denied):
-        status = HookStatus.IMAGE_ACCESS_DENIED if wanted.own_url else HookStatus.SOURCE_UNREACHABLE
+        status = HookStatus.IMAGE_ACCESS_DENIED if own_url else HookStatus.SOURCE_UNREACHABLE
     elif isinstance(answer, Absent):
         status = HookStatus.IMAGE_NOT_PUBLISHED if answer.authoritative else HookStatus.SOURCE_UNREACHABLE
     else:

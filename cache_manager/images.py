@@ -1,14 +1,16 @@
-"""What `list` and `show` say of the images in the cache. Private ones are counted, and not named to anybody."""
+"""What `list` and `show` say of the images in the cache. Private ones have a name only for those who may have them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from cache_manager.cache import Cache
 from cache_manager.entry import CacheEntry
 from cache_manager.scrub import Scrubber
 from cache_manager.selection import NotDone, matching_keys, select
 from cache_manager.server import Question, Report
+
+PRIVATE: Final = "(private)"
 
 
 class Images:
@@ -23,10 +25,10 @@ class Images:
         """The verbs, as the server takes them."""
         return {"list": self._list, "show": self._show}
 
-    async def _list(self, _question: Question) -> dict[str, Any]:
+    async def _list(self, question: Question) -> dict[str, Any]:
         users = self._users()
         entries = sorted(self._cache.entries.values(), key=lambda entry: entry.last_used_at, reverse=True)
-        return {"entries": [self._row(entry, users) for entry in entries]}
+        return {"entries": [self._row(entry, users, question) for entry in entries]}
 
     async def _show(self, question: Question) -> dict[str, Any]:
         """Tell all about the entries that a REF means, the newest first. Raises NotDone."""
@@ -34,10 +36,10 @@ class Images:
         (text,) = question.words("refs")[:1] or [""]
         self._refuse_quarantined(text)
         chosen = select(text, cache.entries.values(), cache.pins.all())
-        known = [one for one in chosen if one.public or question.may_change]
+        known = [one for one in chosen if self._may_see(one, question)]
         if not known:
-            raise NotDone(f"{text}: an image that came with a credential; only root and the manager's user may see it")
-        return {"entries": [self._row(entry, users) | self._details(entry) for entry in known]}
+            raise NotDone(f"{text}: an image that came with a credential; only who may have it may see it")
+        return {"entries": [self._row(entry, users, question) | self._details(entry) for entry in known]}
 
     def _refuse_quarantined(self, text: str) -> None:
         """Say of a key that is in quarantine why, instead of that it is not here. Raises NotDone."""
@@ -54,27 +56,52 @@ class Images:
                 users.setdefault(key, []).append(lease.job_id or f"pid {lease.holder.pid}")
         return users
 
-    def _row(self, entry: CacheEntry, users: dict[str, list[str]]) -> dict[str, Any]:
+    def _may_see(self, entry: CacheEntry, question: Question) -> bool:
+        """Whether who asks may know what an image is: an admin, or a user who was admitted to it."""
+        if entry.public or question.may_change:
+            return True
+        return entry.closed and self._cache.may_read(entry, question.peer.uid)
+
+    def _row(self, entry: CacheEntry, users: dict[str, list[str]], question: Question) -> dict[str, Any]:
+        if not self._may_see(entry, question):
+            return self._veiled(entry, len(users.get(entry.key, [])))
         pins = [pin.reference for pin in self._cache.pins.of(entry.key)] if entry.key in self._cache.pins.keys else []
         return {
             "key": entry.key,
-            "name": entry.shown,
+            "name": entry.name,
             "digest": f"sha256:{entry.digest}",
             "format": entry.format,
             "size_bytes": entry.size_bytes,
             "disk_bytes": entry.disk_bytes,
             "inodes": entry.inodes,
-            "origin": entry.origin if entry.public else "(private)",
+            "origin": entry.origin,
             "created_at": entry.created_at,
             "last_used_at": entry.last_used_at,
             "leases": users.get(entry.key, []),
-            "pins": pins if entry.public else ["(private)"] * bool(pins),
+            "pins": pins,
+        }
+
+    def _veiled(self, entry: CacheEntry, jobs: int) -> dict[str, Any]:
+        """Return a row for those who may know no more than that there is an image, and what room it takes."""
+        pinned = entry.key in self._cache.pins.keys
+        return {
+            "key": PRIVATE,
+            "name": PRIVATE,
+            "digest": PRIVATE,
+            "format": entry.format,
+            "size_bytes": entry.size_bytes,
+            "disk_bytes": entry.disk_bytes,
+            "inodes": entry.inodes,
+            "origin": PRIVATE,
+            "created_at": entry.created_at,
+            "last_used_at": entry.last_used_at,
+            "leases": [PRIVATE] * jobs,
+            "pins": [PRIVATE] * pinned,
         }
 
     def _details(self, entry: CacheEntry) -> dict[str, Any]:
         verified = self._scrubber.verified_at.get(entry.key)
-        origin = entry.origin if entry.public else "a private source"
-        history = [(entry.created_at, f"fetched from {origin}"), (entry.last_used_at, "last used")]
+        history = [(entry.created_at, f"fetched from {entry.origin}"), (entry.last_used_at, "last used")]
         history += [(pin.pinned_at, "pinned") for pin in self._cache.pins.of(entry.key)]
         history += [(verified, "read back: whole")] if verified else []
         history += [

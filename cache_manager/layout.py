@@ -88,6 +88,11 @@ class CacheLayout:
             self.runtime,
         )
 
+    @property
+    def modes(self) -> dict[PurePosixPath, int]:
+        """Return the mode of each: jobs go through `entries` to an image that they were told, and see no others."""
+        return {one: 0o711 if one == self.entries else 0o700 for one in self.directories}
+
     def image(self, key: str) -> PurePosixPath:
         """Return the path of an entry's image: what a job runs."""
         return self.entries / key / "image"

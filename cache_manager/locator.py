@@ -54,6 +54,8 @@ class Locator:
         """CVMFS repositories that do not answer, until `recheck` finds them well."""
         self._answers: Memory[Candidate, Answer] = Memory()
         self._down: Memory[str, Unwell] = Memory()
+        self._back: dict[str, str] = {}
+        """Pointers that went back in time, until they name a version that is not older, with what is said of them."""
         self._asking: dict[Candidate, asyncio.Task[Answer]] = {}
         self._helpers: dict[str, Helper] = {}
         self._foreign: dict[str, Helper] = {}
@@ -67,23 +69,27 @@ class Locator:
 
     async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
         """Return where a candidate has the image."""
-        if candidate.source is SourceKind.CVMFS:
-            if candidate.repository in self.unwell:
-                return self.unwell[candidate.repository]
-            if candidate.repository in settings.cvmfs_repositories:
-                self._used_at[candidate.repository] = self._clock()
-        down = self._down.get(_place(candidate), self._clock())
-        if down is not None:
-            return down
-        known = self._answers.get(candidate, self._clock())
+        if candidate.source is SourceKind.CVMFS and candidate.repository in settings.cvmfs_repositories:
+            self._used_at[candidate.repository] = self._clock()
+        known = self.known(candidate)
         if known is not None:
-            return remembered(known, self._answers.until(candidate) - self._clock())
+            return known
         task = self._asking.get(candidate)
         if task is None:
             task = asyncio.create_task(self._ask(candidate, settings))
             self._asking[candidate] = task
             task.add_done_callback(lambda _: self._asking.pop(candidate, None))
         return await asyncio.shield(task)
+
+    def known(self, candidate: Candidate) -> Answer | None:
+        """Return what is known of a candidate now, without asking; None if it would have to be asked."""
+        if candidate.source is SourceKind.CVMFS and candidate.repository in self.unwell:
+            return self.unwell[candidate.repository]
+        down = self._down.get(_place(candidate), self._clock())
+        if down is not None:
+            return down
+        known = self._answers.get(candidate, self._clock())
+        return known and remembered(known, self._answers.until(candidate) - self._clock())
 
     async def answers_within(self, limit_s: float, candidate: Candidate, settings: Settings) -> bool:
         """Whether the question where a candidate has the image is answered in so many seconds; it goes on if not."""
@@ -108,8 +114,8 @@ class Locator:
             else:  # a job's own choice: it is remembered for that choice alone
                 self._answers.put(candidate, answer, now + FAILURE_TTL_S)
         elif isinstance(answer, Located):
+            answer = self._remember(candidate, answer)
             self._answers.put(candidate, answer, now + self._trusted_s(candidate, settings))
-            self._remember(candidate, answer)
         else:
             self._answers.put(candidate, answer, now + remembered_s(answer))
             log.warning("%s: %s", candidate.image.short, answer.why)
@@ -142,6 +148,12 @@ class Locator:
             self._foreign.pop(given_up).close()
         self._foreign[name] = helper or Helper(CHILD)
         return self._foreign[name]
+
+    async def confirm(self, candidate: Candidate, located: Located, settings: Settings) -> None:
+        """Have the job's own URL asked now, whatever is remembered of it. Raises SourceError if it is refused."""
+        url = Url(Patience(settings.min_rate_bytes, settings.stall_timeout_s))
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads[candidate.source], url.confirm, located)
 
     async def recheck(self, settings: Settings) -> None:
         """Ask the repositories that did not answer again, and those in use: no job has to wait to find out."""
@@ -176,32 +188,53 @@ class Locator:
             size_bytes=size if isinstance(size, int) and size > 0 else None,
         )
 
-    def _remember(self, candidate: Candidate, located: Located) -> None:
+    def _remember(self, candidate: Candidate, located: Located) -> Located:
+        """Remember what a pointer says now; return it with a note if it went back in time.
+
+        What the publisher says now is used all the same: a version may be withdrawn. But who holds a server, or what
+        is before it, could bring an old hole back that way: it is said until a version comes that is not older.
+        """
         if candidate.source is not SourceKind.TREE:
-            return
-        if self.last_known(candidate) != replace(located, note=""):
+            return located
+        pointer = _pointer_id(candidate)
+        file, newest = located.url.rpartition("/")[2], str(self._cache.known(pointer).get("newest", ""))
+        before = self.last_known(candidate)
+        if before is not None:  # also what was remembered before there was a newest
+            newest = max(newest, before.url.rpartition("/")[2])
+        if before != replace(located, note="") or not newest:
             self._cache.remember(
-                _pointer_id(candidate),
+                pointer,
                 {
                     "kind": "pointer",
                     "url": f"{shown(candidate.base)} {candidate.image.published_name}",
-                    "file": located.url.rpartition("/")[2],  # the base may hold a password
+                    "file": file,  # the base may hold a password
                     "digest": located.digest,
                     "size_bytes": located.size_bytes or 0,
+                    "newest": max(newest, file),
                 },
             )
+        if file >= newest:  # their names are times
+            self._back.pop(pointer, None)
+            return located
+        what = f"latest.txt names an older version ({file}) than before ({newest})"
+        told = f"{candidate.image.short}: {shown(candidate.base)}: {what}"
+        if self._back.get(pointer) != told:
+            log.warning("%s", told)
+        self._back[pointer] = told
+        return replace(located, note=what)
 
-    def failures(self) -> list[str]:
-        """Return what is wrong now, as text: for `status`."""
+    def failures(self, *, private: bool = True) -> list[str]:
+        """Return what is wrong now, as text: for `status`; without `private` not what has a credential."""
         known = self._answers.current(self._clock())
         down = [one.why for _, one in self._down.current(self._clock())]
         return (
             [one.why for one in self.unwell.values()]
             + down
+            + list(self._back.values())
             + [
                 f"{candidate.image.short}: {answer.why}"
                 for candidate, answer in known
-                if not isinstance(answer, Located)
+                if not isinstance(answer, Located) and (private or not candidate.image.has_secret)
             ]
         )
 

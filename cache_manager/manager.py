@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from cache_manager import __version__, advertise, configuration, processes, runtime, updatead
 from cache_manager.admin import Admin
+from cache_manager.askers import Askers
 from cache_manager.broker import Broker
 from cache_manager.cache import POLL_S, Cache
 from cache_manager.configuration import ConfigurationError
@@ -25,6 +26,7 @@ from cache_manager.images import Images
 from cache_manager.jobad import JobRequest
 from cache_manager.layout import CacheLayout
 from cache_manager.locator import Locator
+from cache_manager.ownership import Trust, why_unsafe
 from cache_manager.policy import Verdict
 from cache_manager.reports import Condition, Reports
 from cache_manager.root import Root, TakenError
@@ -59,6 +61,7 @@ class Manager:
 
     def __init__(self, settings: Settings, knobs: dict[str, str]) -> None:
         self.settings = settings
+        self._trust = Trust.of(os.geteuid(), knobs)
         self._configuration_trouble = ""
         self._root_trouble = ""
         layout = CacheLayout(PurePosixPath(settings.root))
@@ -80,6 +83,7 @@ class Manager:
         self.server = Server(self.broker, self._verbs(), lambda: updatead.render(self._attributes()), self._judged)
         self.root = Root(self.cache.store)
         self._disk_is_full = False
+        self.server.why_not = self.reports.why_not = Askers(knobs.get("EXECUTE", "")).why_not
         self._tests: set[asyncio.Future[None]] = set()
         self._ending = asyncio.Event()
 
@@ -110,6 +114,8 @@ class Manager:
             self.health.succeeded()
         elif verdict.status is not HookStatus.OK and not self._is_jobs_own(request, verdict):
             image = request.image.short if request.image else "default image"
+            if request.image and request.image.has_secret:  # the reason is advertised
+                image = "(private)"
             self.health.failed(Failure(time.time(), verdict.status, image, request.owner))
             if verdict.status is HookStatus.CACHE_UNUSABLE:
                 self._look_at_root()
@@ -198,6 +204,7 @@ class Manager:
         """Take the root and read it; one that cannot be used is reported, and tried again. Raises TakenError."""
         trouble: StatusError | None = None
         try:
+            self._refuse_unsafe()
             self.root.take()
             self.cache.load()
             self._mark()
@@ -240,6 +247,13 @@ class Manager:
             self.health.succeeded()
             self._changed()
         self._disk_is_full = full
+
+    def _refuse_unsafe(self) -> None:
+        """Refuse places where others could put something of theirs under our names. Raises StatusError."""
+        for what, path in (("cache directory", self.settings.root), ("socket", self.settings.socket)):
+            why = why_unsafe(path, self._trust)
+            if why:
+                raise StatusError(HookStatus.CACHE_UNUSABLE, f"{what} {path}: {why}")
 
     async def _every(self, period_s: float, do: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:

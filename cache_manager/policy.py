@@ -82,6 +82,7 @@ PRECEDENCE: Final = (
     HookStatus.IMAGE_ACCESS_DENIED,
     HookStatus.IMAGE_FILE_INVALID,
     HookStatus.CACHE_UNUSABLE,
+    HookStatus.IMAGE_NOT_ALLOWED,
     HookStatus.ARCHITECTURE_MISMATCH,
     HookStatus.IMAGE_TOO_LARGE,
     HookStatus.DISK_FULL,

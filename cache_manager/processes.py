@@ -7,7 +7,7 @@ import re
 import socket
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -84,6 +84,40 @@ def is_alive(one: Holder) -> bool:
         return there and (one.pid == 0 or _exists(one.pid))
     found = _stat(one.pid)
     return found is not None and found[1] == one.start_ticks
+
+
+def is_visible(pid: int) -> bool:
+    """Whether /proc tells of a process: it may be mounted so that each user sees only their own (hidepid)."""
+    return _stat(pid) is not None
+
+
+def line_of(pid: int, generations: int) -> Iterator[Holder]:
+    """Yield a process and those above it, nearest first, up to the first one that cannot be seen."""
+    youngest: int | None = None
+    for _ in range(generations):
+        found = _stat(pid) if pid > 0 else None
+        if found is None or (youngest is not None and found[1] > youngest):
+            return  # a parent is older than its child: this one came later, under a pid that is used again
+        youngest = found[1]
+        yield Holder(pid, youngest)
+        pid = found[0]
+
+
+def name_of(pid: int) -> str:
+    """Return the name of a process, which it may choose itself; empty if it cannot be seen."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").rstrip("\n")
+    except OSError:
+        return ""
+
+
+def real_uid(pid: int) -> int:
+    """Return the real uid of a process; -1 if it cannot be seen. HTCondor's daemons change only the effective one."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return -1
+    return next((int(line.split()[1]) for line in lines if line.startswith("Uid:")), -1)
 
 
 def holder_for(peer: Peer, stated_pid: int, scratch: str = "") -> Holder | None:

@@ -78,6 +78,11 @@ class ImageReference:
             return self.text.partition("?")[0]
         return without_secrets(self.text).partition("?")[0].partition("#")[0]
 
+    @property
+    def has_secret(self) -> bool:
+        """Whether it holds what may be a credential."""
+        return self.kind is not ReferenceKind.REGISTRY and without_secrets(self.url) != self.url
+
     @classmethod
     def parse(cls, text: str, *, plugin_schemes: frozenset[str] = PLUGIN_SCHEMES) -> ImageReference:
         """Take apart what a job names. Raises StatusError (IMAGE_REFERENCE_INVALID) with the place that is wrong."""

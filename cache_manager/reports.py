@@ -16,6 +16,7 @@ from cache_manager.disk import Room
 from cache_manager.jobad import JobRequest
 from cache_manager.pin import Pin
 from cache_manager.policy import Verdict
+from cache_manager.processes import Peer
 from cache_manager.protocol import Header
 from cache_manager.reconcile import Quarantined
 from cache_manager.scrub import Scrubber
@@ -54,6 +55,8 @@ class Reports:
         self._scrubber = scrubber
         self.last_failures: deque[dict[str, Any]] = deque(maxlen=LAST_FAILURES)
         """The jobs that did not get an image, the last one first."""
+        self.why_not: Callable[[Peer, int], str] = lambda _peer, _starter: ""
+        """Why nothing is asked of sources for a peer that states this starter; empty if it is."""
         self._started_at = time.time()
 
     @property
@@ -67,7 +70,7 @@ class Reports:
         if verdict.status is HookStatus.OK:
             return
         image = request.image
-        public = image is None or without_secrets(image.url) == image.url
+        public = image is None or not image.has_secret
         self.last_failures.appendleft(
             {
                 "at": time.time(),
@@ -78,7 +81,8 @@ class Reports:
             }
         )
 
-    async def _status(self, _question: Question) -> dict[str, Any]:
+    async def _status(self, question: Question) -> dict[str, Any]:
+        private = question.may_change
         cache, settings = self._cache, self._settings()
         usage, condition, abilities = cache.usage, self._condition(), self._abilities()
         try:
@@ -120,12 +124,15 @@ class Reports:
             "can_use_sandbox": abilities.can_use_sandbox,
             "abilities_tried": abilities.tried,
             "why_not": abilities.why_not,
-            "fetches": [_with_rate(one) for one in self._broker.fetcher.under_way()],
+            "fetches": [_with_rate(one) for one in self._broker.fetcher.under_way(private=private)],
             "sources": [without_secrets(base) for base in settings.sif_sources],
             "cvmfs_repositories": list(settings.cvmfs_repositories),
             "source_health": self._sources(settings),
             "last_failures": list(self.last_failures),
-            "failures": [*self._broker.locator.failures(), *self._broker.fetcher.failed()],
+            "failures": [
+                *self._broker.locator.failures(private=private),
+                *self._broker.fetcher.failed(private=private),
+            ],
         }
 
     def _pin_row(self, pin: Pin) -> dict[str, Any]:
@@ -174,7 +181,8 @@ class Reports:
         return [{"kind": kind, "name": name, "well": not why, "why": why} for kind, name, why in repositories + trees]
 
     async def _explain(self, question: Question) -> dict[str, Any]:
-        return await explain(self._broker, question.header, question.body)
+        why = self.why_not(question.peer, int(question.header.number("starter", 0)))
+        return await explain(self._broker, question.header, question.body, ask=not why)
 
 
 def _with_rate(fetch: dict[str, str | float]) -> dict[str, Any]:
@@ -185,8 +193,8 @@ def _with_rate(fetch: dict[str, str | float]) -> dict[str, Any]:
     return fetch | {"rate_bytes": round(rate), "left_s": None if left is None else round(max(0.0, left), 1)}
 
 
-async def explain(broker: Broker, header: Header, body: bytes) -> dict[str, Any]:
-    """Return the decision for a job ad step by step, without fetching."""
+async def explain(broker: Broker, header: Header, body: bytes, *, ask: bool = True) -> dict[str, Any]:
+    """Return the decision for a job ad step by step, without fetching; without `ask` from what is known already."""
     steps: list[dict[str, str]] = []
     try:
         request = read_request(header, body)
@@ -199,7 +207,7 @@ async def explain(broker: Broker, header: Header, body: bytes) -> dict[str, Any]
             "status": error.status.code,
             "ad": block.decode(),
         }
-    ranking, found, verdict = await broker.explain(request)
+    ranking, found, verdict = await broker.explain(request, ask=ask)
     for candidate, words in found:
         place = without_secrets(candidate.base) or candidate.repository
         source = f"{candidate.source.value} ({place})" if place else candidate.source.value

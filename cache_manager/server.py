@@ -129,6 +129,8 @@ class Server:
         self._verbs = verbs
         self._advertised = advertised
         self._judged = judged
+        self.why_not: Callable[[Peer, int], str] = lambda _peer, _starter: ""
+        """Why a peer that states this starter gets no image; empty if it may."""
         self._connections: Counter[int] = Counter()
         self._server: asyncio.Server | None = None
         self._path = ""
@@ -234,13 +236,17 @@ class Server:
     async def _answer(self, line: Line, header: Header, body: bytes) -> bytes:
         """Return the block that the hook prints. Never raises: a job must not be held for a fault of ours."""
         began = asyncio.get_running_loop().time()
+        why = self.why_not(line.peer, int(header.number("starter", 0)))
+        if why:  # says nothing of this EP or of an image: not judged
+            log.warning("refused an image: %s", why)
+            return updatead.status(HookStatus.HOOK_INTERNAL_ERROR, f"image cache: {why}")
         request = jobad.JobRequest()
         try:
             request = read_request(header, body)
             holder = processes.holder_for(line.peer, int(header.number("starter", 0)), header.keys.get("scratch", ""))
             deadline = asyncio.get_running_loop().time() + header.number("left", LEFT_DEFAULT_S) - MARGIN_S
             foreign = line.peer.uid not in {0, os.getuid()} and "test" in header.keys.get("can", "").split(",")
-            caller = Caller(holder, _prober(line), deadline, _tester(line) if foreign else None)
+            caller = Caller(holder, _prober(line), deadline, _tester(line) if foreign else None, line.peer.uid)
             verdict = await self._broker.answer(request, caller)
             block = block_of(verdict)
         except StatusError as error:
@@ -330,8 +336,11 @@ def _listener(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     with _in_directory(path.parent):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(path.name)
-    path.chmod(0o666)
+        mask = os.umask(0o111)  # its mode from the beginning: a chmod could meet another file under this name
+        try:
+            listener.bind(path.name)
+        finally:
+            os.umask(mask)
     return listener
 
 

@@ -52,7 +52,11 @@ class HookStatus(Enum):
         "the cache directory cannot be used (owner, mode, read-only)",
         "see ImageCacheLog on the EP, mend the directory",
     )
-    IMAGE_NOT_ALLOWED = (350, "this site's allow list forbids the image", "see IMAGE_CACHE_ALLOW on the EP")
+    IMAGE_NOT_ALLOWED = (
+        350,
+        "this site's allow list forbids the image, or its cache cannot keep it for one user alone (no ACLs)",
+        "see IMAGE_CACHE_ALLOW on the EP; an image with a credential needs a file system with ACLs for the cache",
+    )
     PATH_NOT_HERE = (
         360,
         "an absolute path that this EP does not have, or that is no image here",

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from weakref import WeakValueDictionary
 
-from cache_manager import disk
+from cache_manager import acl, disk
 from cache_manager.entry import CacheEntry, read_object
 from cache_manager.layout import CacheLayout
 from cache_manager.lease import Lease
@@ -120,6 +120,8 @@ class Store:
     def __init__(self, layout: CacheLayout) -> None:
         self.layout = layout
         self.root = Path(layout.root)
+        self.can_admit = False
+        """Whether the file system can let single users in; known after `prepare`."""
         self._stagings: WeakValueDictionary[str, Staging] = WeakValueDictionary()
 
     def prepare(self) -> None:
@@ -127,8 +129,10 @@ class Store:
         try:
             self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._refuse_foreign(self.root)
-            for directory in self.layout.directories:
-                Path(directory).mkdir(mode=0o755, exist_ok=True)
+            for directory, mode in self.layout.modes.items():
+                Path(directory).mkdir(mode=mode, exist_ok=True)
+                if self._refuse_foreign(Path(directory)) & ~mode:
+                    Path(directory).chmod(mode)
             self.check()
             self._try_to_write()
         except OSError as error:
@@ -148,10 +152,14 @@ class Store:
             raise self.trouble("", error) from None
 
     def _try_to_write(self) -> None:
-        """Write a file. Raises OSError; a full disk is no reason not to serve what is there."""
+        """Write a file, and see what the file system can do; a full disk is no reason not to serve what is there.
+
+        Raises OSError.
+        """
         probe = self._staging_dir(f"probe.{os.urandom(4).hex()}")
         try:
             probe.write_bytes(b"probe\n")
+            self.can_admit = acl.works_on(probe)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -172,7 +180,8 @@ class Store:
             pass
         return StatusError(HookStatus.DISK_FULL, f"{where}: {what}")
 
-    def _refuse_foreign(self, directory: Path) -> None:
+    def _refuse_foreign(self, directory: Path) -> int:
+        """Return a directory's mode. Raises StatusError."""
         found = directory.lstat()
         if not stat.S_ISDIR(found.st_mode):
             raise _unusable(directory, "is no directory")
@@ -180,6 +189,7 @@ class Store:
             raise _unusable(directory, f"belongs to another user (uid {found.st_uid}, manager {os.geteuid()})")
         if found.st_mode & 0o022:
             raise _unusable(directory, f"is writable by others (mode {stat.S_IMODE(found.st_mode):04o})")
+        return stat.S_IMODE(found.st_mode)
 
     def scan(self) -> DiskState:
         """Return everything that lies under the root."""
@@ -215,7 +225,7 @@ class Store:
     def stage(self, nonce: str, grow: Callable[[int], None]) -> Staging:
         """Open a place for an image that comes in."""
         directory = self._staging_dir(nonce)
-        directory.mkdir(mode=0o755)
+        directory.mkdir(mode=0o700)
         staging = self._stagings[nonce] = Staging(directory, grow)
         return staging
 
@@ -235,6 +245,7 @@ class Store:
         record.chmod(0o644)
         _sync(directory, everything=entry.format == "sandbox")
         target = Path(self.layout.entries) / entry.key
+        directory.chmod(0o700 if entry.closed else 0o755)
         if self.is_whole(entry):
             self.discard(directory)
         else:
@@ -242,6 +253,28 @@ class Store:
             directory.rename(target)
             _sync(target.parent)
         return entry
+
+    def readers(self, key: str) -> frozenset[int]:
+        """Return the uids that were admitted to a closed entry."""
+        return acl.readers(Path(self.layout.entries) / key)
+
+    def admit(self, key: str, uid: int) -> None:
+        """Let a user into a closed entry. The directory is its only door, and the list on it the only record."""
+        place = Path(self.layout.entries) / key
+        acl.admit(place, acl.readers(place) | {uid})
+
+    def close(self, key: str) -> None:
+        """Let nobody into an entry who was not admitted."""
+        place = Path(self.layout.entries) / key
+        if not acl.readers(place):  # else the mode's group bits are the list's mask
+            place.chmod(0o700)
+
+    def open(self, entry: CacheEntry) -> None:
+        """Let everybody into an entry; `entry` is its new record."""
+        place = Path(self.layout.entries) / entry.key
+        self._replace(place / RECORD, entry.to_json())
+        acl.remove(place)
+        place.chmod(0o755)
 
     def discard_staging(self, nonce: str) -> None:
         """Give up what was being brought in; nothing happens if it is not there."""

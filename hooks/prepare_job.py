@@ -6,7 +6,7 @@ Whatever happens it prints one block with a HookStatusCode and exits with 0: HTC
 with 1. (What happens before `main`, a broken import, is the launcher's to answer.) The codes are literals here; a
 test compares them with cache_manager.status.
 
-    prepare_job.py --socket PATH [--deadline SECONDS] [--default-image] [--degraded] [--next-hook PATH]
+    prepare_job.py --socket PATH [--owner USER] [--deadline SECONDS] [--default-image] [--degraded] [--next-hook PATH]
 
 The environment holds session secrets of HTCondor: only the names below are read, nothing of it is forwarded.
 """
@@ -49,12 +49,20 @@ def block(code: int, message: str) -> bytes:
 
 def arguments(argv: list[str]) -> dict[str, str]:
     """Read the command line; `--name=value` too. Unknown options are ignored: they come from a newer `config`."""
-    options = {"socket": "", "deadline": "", "default-image": "", "degraded": "", "root": "", "next-hook": ""}
+    options = {
+        "socket": "",
+        "deadline": "",
+        "default-image": "",
+        "degraded": "",
+        "root": "",
+        "owner": "",
+        "next-hook": "",
+    }
     words = list(argv)
     while words:
         name, equals, value = words.pop(0).partition("=")
         name = name[2:] if name.startswith("--") else ""
-        if name in ("socket", "deadline", "root", "next-hook") and not equals:
+        if name in ("socket", "deadline", "root", "owner", "next-hook") and not equals:
             value = words.pop(0) if words else ""
         elif not equals:
             value = "yes"
@@ -131,7 +139,7 @@ def answer(options: dict[str, str], job: bytes, ends: float) -> bytes:
         )
         header = f"IMGC/1 {len(job) + len(machine)} {keys}\n".encode()
         try:
-            return ask(options["socket"], header + job + machine, scratch, ends)
+            return ask(options, header + job + machine, scratch, ends)
         except Refused as refused:
             if not reached:
                 return degraded(options, job, str(refused), ends)
@@ -197,9 +205,26 @@ def connect(path: str) -> _socket.socket:
     return connection
 
 
-def ask(path: str, request: bytes, scratch: str, ends: float) -> bytes:
+def refuse_stranger(options: dict[str, str], connection: _socket.socket) -> None:
+    """Refuse a listener who is neither root, nor this user, nor the manager's. Raises Refused.
+
+    What it answers is run as the job's user: in a directory like /tmp anybody may have put the socket there.
+    """
+    said = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)  # pid, uid, gid
+    uid = int.from_bytes(said[4:8], sys.byteorder)
+    if uid not in (0, posix.geteuid()):
+        beside()
+        import listener  # type: ignore[import-not-found]
+
+        if not listener.is_managers(uid, options["owner"], options["root"]):
+            connection.close()
+            raise Refused(f"{options['socket']}: uid {uid} listens there, who is not the manager's user")
+
+
+def ask(options: dict[str, str], request: bytes, scratch: str, ends: float) -> bytes:
     """Send the request and return the block of the answer. Raises Refused, ConnectionError."""
-    connection = connect(path)
+    connection = connect(options["socket"])
+    refuse_stranger(options, connection)
     try:
         send(connection, request)
         while True:

@@ -66,6 +66,8 @@ EDGES: Final = {
     "unpacker",
     "disk",
     "processes",
+    "ownership",
+    "acl",
     "helper",
     "configuration",
     "client",
@@ -73,6 +75,7 @@ EDGES: Final = {
     "pilots",
 }
 MANAGER: Final = {
+    "askers",
     "cache",
     "pins",
     "fetcher",
@@ -141,10 +144,10 @@ THIRD_PARTY: Final = {
 STARTS_PROCESSES: Final = {"helper", "runtime", "limited", "unpacker", "configuration", "commands.config"}
 
 _C_MODULES: Final = {"_signal", "_socket", "posix", "select", "sys", "time"}
-HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test", "look"}}
+HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test", "look", "listener"}}
 HOOK_ON_DEMAND: Final = {
     name: {"posix", "select", "time", "look"} for name in ("degraded", "next_hook", "image_test", "look")
-}
+} | {"listener": {"posix", "pwd"}}
 
 
 def modules(package: str) -> dict[str, Path]:

@@ -36,3 +36,17 @@ def test_the_hooks_codes_are_those_of_the_table() -> None:
         "DEADLINE_EXCEEDED": HookStatus.DEADLINE_EXCEEDED.code,
         "MANAGER_DOWN": HookStatus.CACHE_MANAGER_DOWN.code,
     }
+
+
+def test_every_threat_of_the_security_page_has_a_test_that_exists() -> None:
+    """A row without one is a wish."""
+    page = (docs.ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    table = page.partition("## Threats")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    sources = [path.read_text(encoding="utf-8") for path in sorted((docs.ROOT / "tests").rglob("test_*.py"))]
+    known = {name for text in sources for name in re.findall(r"^(?:async )?def (test_\w+)\(", text, re.MULTILINE)}
+    assert len(rows) > 20
+    for threat, *_, shown in rows:
+        named = re.findall(r"`(test_\w+)`", shown)
+        assert named, threat
+        assert set(named) <= known, f"{threat}: {set(named) - known}"

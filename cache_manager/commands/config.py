@@ -14,6 +14,7 @@ from typing import Final
 from cache_manager import condorconfig
 from cache_manager.commands.common import CommandError, complain, settings_and_knobs
 from cache_manager.condorconfig import Installation
+from cache_manager.ownership import OWN_USER_KNOB, Trust, open_log, why_unsafe
 from cache_manager.settings import Settings
 
 HELP: Final = (
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         user = "" if arguments.pilot else condorconfig.OWN_USER
         if arguments.prepare:
-            _prepare(settings, user)
+            _prepare(settings, user, knobs)
         installation = Installation(
             command=_command(),
             hook=str(Path(__file__).resolve().parents[2] / "hooks" / "prepare-job"),
@@ -96,19 +97,34 @@ def _binds(settings: Settings) -> tuple[str, ...]:
     return (base,) if mounted else ()
 
 
-def _prepare(settings: Settings, user: str) -> None:
-    """Make what the manager owns. Each step may be repeated. Raises CommandError, OSError."""
+def _prepare(settings: Settings, user: str, knobs: dict[str, str]) -> None:
+    """Make what the manager owns. Each step may be repeated. Raises CommandError, OSError.
+
+    Root gives nothing away that somebody else put there: neither a directory with what is in it, nor a link's target.
+    """
     uid, gid = os.geteuid(), os.getegid()
     if user:
         if uid != 0:
             raise CommandError("--prepare makes a system user, which takes root; use --pilot for an ordinary user's EP")
         entry = _system_user(user)
         uid, gid = entry.pw_uid, entry.pw_gid
-    root, log = Path(settings.root), Path(settings.log)
-    root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    log.touch(mode=0o644)
-    for path in (root, log):
-        os.chown(path, uid, gid, follow_symlinks=False)
+    trust = Trust.of(uid, knobs | ({OWN_USER_KNOB: user} if user else {}))
+    for path in (settings.root, settings.log):
+        why = why_unsafe(path, trust)
+        if why:
+            raise CommandError(f"{path}: {why}")
+    Path(settings.root).mkdir(mode=0o755, parents=True, exist_ok=True)
+    root = os.open(settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        owner = os.fstat(root).st_uid
+        if owner not in trust.uids:
+            raise CommandError(f"{settings.root}: was there before, and belongs to uid {owner}: remove it first")
+        os.fchown(root, uid, gid)
+    finally:
+        os.close(root)
+    log = open_log(settings.log, trust)
+    os.fchown(log, uid, gid)
+    os.close(log)
 
 
 def _system_user(name: str) -> pwd.struct_passwd:

@@ -74,7 +74,10 @@ async def _by_itself(settings: Settings, job: bytes, machine: bytes) -> dict[str
     """Look at the sources and at the disk, without a manager and without changing anything."""
     store = Store(CacheLayout(PurePosixPath(settings.root)))
     cache = Cache(store, lambda: settings, lambda: None)
-    found = store.scan()
+    try:
+        found = store.scan()
+    except PermissionError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}: ask as root or as the manager's user") from None
     cache.entries = {one.entry.key: one.entry for one in found.entries if one.entry is not None}
     cache.objects = {name: record for name, record in found.objects.items() if record is not None}
     cache.read_only = True

@@ -8,10 +8,11 @@ import logging
 import logging.handlers
 import os
 import sys
-from typing import Final
+from typing import Final, TextIO
 
 from cache_manager.commands.common import CommandError, complain, settings_and_knobs
 from cache_manager.manager import ManagerError, serve
+from cache_manager.ownership import Trust, open_log
 from cache_manager.settings import Settings
 
 HELP: Final = (
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     try:
         settings, knobs = settings_and_knobs()
-        _log_to(settings, on_stderr=arguments.stderr)
+        _log_to(settings, Trust.of(os.geteuid(), knobs), on_stderr=arguments.stderr)
     except (CommandError, OSError) as error:
         return complain(error)
     try:
@@ -45,12 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
     os._exit(0)  # threads may still wait for a network: nobody waits for them
 
 
-def _log_to(settings: Settings, *, on_stderr: bool) -> None:
-    handler: logging.Handler
-    if on_stderr:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        handler = logging.handlers.RotatingFileHandler(settings.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+class _Log(logging.handlers.RotatingFileHandler):
+    """A log that nobody else can lead to another file."""
+
+    def __init__(self, path: str, trust: Trust) -> None:
+        self._trust = trust
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+
+    def _open(self) -> TextIO:  # type: ignore[override] # the base class says which wrapper
+        return os.fdopen(open_log(self.baseFilename, self._trust), "a", encoding="utf-8", errors="backslashreplace")
+
+
+def _log_to(settings: Settings, trust: Trust, *, on_stderr: bool) -> None:
+    handler: logging.Handler = logging.StreamHandler(sys.stderr) if on_stderr else _Log(settings.log, trust)
     logging.basicConfig(
         level=logging.INFO,
         handlers=[handler],

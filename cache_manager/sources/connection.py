@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import socket
 import threading
 import time
@@ -9,20 +11,52 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from requests import Response
+from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPBasicAuth
 from requests.sessions import Session
+from requests.utils import get_auth_from_url
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 _here = threading.local()
 
+_METADATA: Final = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "fd00:ec2::254")))
+"""Where clouds tell a machine its secrets; the usual 169.254.169.254 is link-local."""
+
+
+def is_near(host: str) -> bool:
+    """Whether an address (or a name that says so itself) is this machine's own or its link's.
+
+    What answers there answers this machine alone: a remote server has no business to send us to it.
+    """
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+    try:
+        if ":" in name:
+            six = ipaddress.IPv6Address(name.partition("%")[0])
+            address = six.ipv4_mapped or six
+        else:
+            address = ipaddress.IPv4Address(socket.inet_aton(name))  # 127.1 and 2130706433 are addresses too
+    except (OSError, ValueError):
+        return False
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address in _METADATA
+
 
 class Watch:
-    """Ends the connections that this thread opens within, unless it is allowed more time. Then `ended` is true."""
+    """Ends the connections that this thread opens within, unless it is allowed more time. Then `ended` is true.
+
+    And refuses, before a byte is sent, those that a redirect makes from elsewhere to what is near (see `is_near`). The
+    address is that of the connection: a name that resolves to something else each time does not help. Of what a proxy
+    connects to only the name is known.
+    """
 
     def __init__(self) -> None:
         self.ended = False
+        self._began_near = False
+        self._redirected = False
         self._deadline = time.monotonic() + threading.TIMEOUT_MAX
         self._allowed = threading.Condition()
         self._over = False
@@ -51,8 +85,27 @@ class Watch:
         for one in self._sockets:
             one.close()
 
-    def see(self, connection: socket.socket) -> None:
-        """Take a new connection: its duplicate, because TLS takes the socket itself away."""
+    def begin(self, host: str) -> None:
+        """Say where the first question goes."""
+        self._began_near = is_near(host)
+
+    def redirect(self, host: str) -> None:
+        """Say where the next question goes. Raises OSError if it may not go there."""
+        self._redirected = True
+        self._refuse_near(host)
+
+    def _refuse_near(self, host: str) -> None:
+        if is_near(host) and not self._began_near:
+            raise OSError(errno.EACCES, f"{host} is this machine's own or its link's, which is not followed")
+
+    def see(self, connection: socket.socket, *, by_proxy: bool) -> None:
+        """Take a new connection: its duplicate, because TLS takes the socket itself away. Raises OSError."""
+        if not by_proxy:
+            host = str(connection.getpeername()[0])
+            if self._redirected:
+                self._refuse_near(host)
+            else:
+                self._began_near |= is_near(host)
         self._sockets.append(connection.dup())
         if self.ended:
             self._end()
@@ -71,21 +124,25 @@ class Watch:
                 one.shutdown(socket.SHUT_RDWR)
 
 
-def _seen(connection: socket.socket) -> socket.socket:
+def _seen(connection: socket.socket, *, by_proxy: bool) -> socket.socket:
     watch: Watch | None = getattr(_here, "watch", None)
     if watch is not None:
-        watch.see(connection)
+        try:
+            watch.see(connection, by_proxy=by_proxy)
+        except OSError:
+            connection.close()
+            raise
     return connection
 
 
 class _Connection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
-        return _seen(super()._new_conn())
+        return _seen(super()._new_conn(), by_proxy=self.proxy is not None)
 
 
 class _SecureConnection(HTTPSConnection):
     def _new_conn(self) -> socket.socket:
-        return _seen(super()._new_conn())
+        return _seen(super()._new_conn(), by_proxy=self.proxy is not None)
 
 
 class _Pool(HTTPConnectionPool):
@@ -116,6 +173,17 @@ def _watched(manager: PoolManager) -> PoolManager:
     return manager
 
 
+class _OwnPassword(AuthBase):
+    """Sends the user and password of the URL, and no other.
+
+    requests would look into the ~/.netrc of the manager's user: what only that user may have is not for jobs.
+    """
+
+    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+        user, password = get_auth_from_url(r.url or "")
+        return HTTPBasicAuth(user, password)(r) if user or password else r
+
+
 class _Session(Session):
     """Leaves redirects to others: requests would read the body of each, however long it is."""
 
@@ -126,6 +194,7 @@ class _Session(Session):
 def session() -> Session:
     """Return a session whose connections a Watch sees, and which follows no redirect."""
     made = _Session()
+    made.auth = _OwnPassword()
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter())
     return made

@@ -17,7 +17,7 @@ from cache_manager import __version__
 from cache_manager.outcome import Absent, Denied, Unwell
 from cache_manager.sources.base import SourceError
 from cache_manager.sources.connection import Watch, session
-from cache_manager.sources.redirects import CODES, MAX_REDIRECTS, RedirectError, next_url
+from cache_manager.sources.redirects import CODES, MAX_REDIRECTS, RedirectError, host_of, next_url
 from cache_manager.sources.retry_after import retry_after_s
 from cache_manager.status import HookStatus
 from cache_manager.text import printable, without_secrets
@@ -98,6 +98,7 @@ class _Exchange:
         """Give the answer, if it is a good one."""
         seen: set[tuple[str, str]] = set()
         at = self.url
+        self.watch.begin(host_of(at))
         while True:
             with self._ask(at) as response:
                 location = response.headers.get("Location")
@@ -107,8 +108,12 @@ class _Exchange:
                     return
                 try:
                     leads_to = next_url(at, location)
+                    self.watch.redirect(host_of(leads_to))
                 except RedirectError as error:
                     raise unreachable(self.url, f"{self._by_way_of(at)}{error}") from None
+                except OSError as error:
+                    why = f"redirects to {shown(leads_to)}: {error.strerror}"
+                    raise unreachable(self.url, f"{self._by_way_of(at)}{why}") from None
             at = leads_to
             state = (at, repr(sorted(self.session.cookies.items())))  # some lead back once they have set a cookie
             if state in seen or len(seen) == MAX_REDIRECTS:

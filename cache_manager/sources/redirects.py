@@ -39,6 +39,14 @@ def next_url(url: str, location: str) -> str:
     return parts._replace(netloc=f"{user}@{parts.netloc}").geturl()
 
 
+def host_of(url: str) -> str:
+    """Return the name or address of a URL's server; empty for none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _server(parts: SplitResult) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
 

@@ -17,7 +17,7 @@ from cache_manager.sources.exchange import CHUNK, Body, Patience, cause, length_
 from cache_manager.status import HookStatus
 from cache_manager.text import human_bytes, printable
 
-__all__ = ["Head", "Patience", "cause", "head", "read_small", "shown", "transfer"]
+__all__ = ["Head", "Patience", "accepts", "cause", "head", "read_small", "shown", "transfer"]
 
 SMALL_BYTES: Final = 64 * 1024
 """More is no latest.txt and no manifest."""
@@ -58,6 +58,12 @@ def _keep_to_budget(url: str, came_bytes: int, spent_s: float, budget_s: float) 
         rate = f"{human_bytes(came_bytes / spent_s)}/s"
         what = f"too slow ({human_bytes(came_bytes)} in {spent_s:.0f} s, {rate}; its time was {budget_s:.0f} s)"
         raise SourceError(Unwell(HookStatus.SOURCE_TOO_SLOW, f"{shown(url)}: {what}"))
+
+
+def accepts(url: str, patience: Patience) -> None:
+    """Ask for an object, and take nothing of it. Raises SourceError if it is not delivered."""
+    with _opened(url, patience):
+        return
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,13 @@ class Url:
             return Located(url=image.url)
         return Located(url=image.url, version=found.version, about_bytes=found.size_bytes)
 
+    def confirm(self, located: Located) -> None:
+        """Ask whether the server would deliver now: who names the URL may have it then. Raises SourceError.
+
+        A server may allow other methods to fewer, and signatures are for one: it is asked as for a transfer.
+        """
+        transport.accepts(located.url, self.patience)
+
     def transfer(self, located: Located, sink: Sink) -> None:
         """Fetch the SIF. Raises SourceError."""
         try:

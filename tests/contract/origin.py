@@ -35,13 +35,16 @@ Route = Reply | list[Reply]
 
 
 class Origin:
-    """Serves `routes` on loopback: a path's reply, or replies that are given one after another (the last stays)."""
+    """Serves `routes` on loopback, or another address of this machine.
 
-    def __init__(self) -> None:
+    A path's reply, or replies that are given one after another (the last stays).
+    """
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.routes: dict[str, Route] = {}
         self.requests: list[tuple[str, str]] = []
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server((host, 0), _Handler)
         self._server.origin = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
@@ -68,7 +71,7 @@ class Origin:
     @property
     def url(self) -> str:
         """The URL of its top, without a slash at its end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._server.server_address[0]!s}:{self.port}"
 
     def serve(self, files: Mapping[str, bytes], top: str = "/v2") -> None:
         """Serve the files of a tree."""

@@ -304,8 +304,8 @@ def test_without_a_manager_what_needs_one_says_so(make_site: StartSite) -> None:
         assert f"{site.socket}: No such file or directory" in process.stderr
 
 
-def test_a_private_image_is_named_to_nobody(site: Site, origin: Origin) -> None:
-    """What came with a credential is counted, and its key serves to evict it."""
+def test_a_private_image_is_named_to_admins_and_its_credential_to_nobody(site: Site, origin: Origin) -> None:
+    """What came with a credential has a name for who may have it, and its key serves to evict it."""
     origin.routes["/secret-project.sif?token=s3cr3t"] = Reply(sif())
     assert site.run_hook(image_ad(f"{origin.url}/secret-project.sif?token=s3cr3t")).code == 0
     key = f"{digest(sif())}.sif"
@@ -313,6 +313,6 @@ def test_a_private_image_is_named_to_nobody(site: Site, origin: Origin) -> None:
     for words in (("status", "--json"), ("list", "--json"), ("list",), ("show", key), ("show", key, "--json")):
         process = site.command(*words)
         assert process.returncode == 0
-        assert "secret" not in process.stdout
-    assert "(private)" in site.command("list").stdout
+        assert "s3cr3t" not in process.stdout
+    assert f"{origin.url}/secret-project.sif" in site.command("list").stdout
     assert site.command("evict", "--force", key).returncode == 0

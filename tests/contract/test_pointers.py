@@ -67,6 +67,39 @@ def test_a_new_version_is_fetched_when_the_pointer_moves(moving: Site, server: O
     assert Path(moving.run_hook(cvmfs_ad(name)).image).read_bytes() == sif(f"new {end}")
 
 
+@pytest.mark.parametrize("comes", [sif("another"), sif("promised") + b"x", HTML], ids=["another", "longer", "HTML"])
+def test_the_digest_that_a_tree_published_is_binding(moving: Site, server: Origin, comes: bytes) -> None:
+    """Whatever else its server, or what is before it, sends under that name: no job runs it, and it is not kept."""
+    name = f"htc/bound:{len(comes)}-{comes[-1]}"
+    server.serve(tree(name, sif("promised")))
+    server.routes[pointer(name).replace("latest.txt", VERSION)] = Reply(comes)
+    before = moving.names("entries")
+    answer = moving.run_hook(cvmfs_ad(name))
+    assert answer.code == 510, answer.message
+    assert moving.names("entries") == before
+
+
+def test_a_pointer_that_goes_back_in_time_is_followed_and_told(moving: Site, server: Origin) -> None:
+    """A publisher may withdraw a version; somebody else may bring an old hole back. Also after a restart."""
+    name, old, new = "htc/back:1", sif("old and back"), sif("new and withdrawn")
+    server.serve(tree(name, old))
+    assert "older" not in moving.run_hook(cvmfs_ad(name)).message
+    server.serve(tree(name, new, version=NEWER))
+    assert Path(moving.run_hook(cvmfs_ad(name)).image).read_bytes() == new
+    server.routes[pointer(name)] = Reply(f"{VERSION}\n".encode())
+    told = f"latest.txt names an older version ({VERSION}) than before ({NEWER})"
+    for _ in range(2):
+        answer = moving.run_hook(cvmfs_ad(name))
+        assert Path(answer.image).read_bytes() == old
+        assert told in answer.message
+        assert any(told in failure for failure in moving.ask("status")["failures"])
+        assert told in moving.log_text()
+        moving.restart()
+    server.serve(tree(name, new, version="20280101T000000Z.sif"))
+    assert "older" not in moving.run_hook(cvmfs_ad(name)).message
+    assert not any(told in failure for failure in moving.ask("status")["failures"])
+
+
 @pytest.mark.parametrize("number", range(len(UNREADABLE)), ids=[row[0] for row in UNREADABLE])
 def test_a_pointer_that_cannot_be_read_is_replaced_by_what_it_last_said(
     moving: Site, server: Origin, number: int

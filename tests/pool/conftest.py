@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ import pytest
 
 from tests.pool.demo import BARE_KNOBS, MOUNTED_KNOBS, Demo, publish
 from tests.pool.harness import Pool
-from tests.pool.world import World
+from tests.pool.world import SIFS, VERSION, World, image_name
 
 
 @pytest.fixture(scope="session")
@@ -60,4 +61,25 @@ def root_pool(world: World) -> Iterator[Pool]:
     """
     docker = {"HasDocker": "True", "DOCKER": "/bin/false", "STARTD_ATTRS": "$(STARTD_ATTRS) HasDocker"}
     with world.pool("ep-of-root", BARE_KNOBS | docker, user=None) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def publisher() -> Iterator[World]:
+    """Serve a tree with two images, and two that take a key."""
+    with World(Path("/pool/hostile")) as world:
+        for name, sif in (("htc/rocky:9", "rocky9"), ("htc/cold:1", "cold")):
+            world.tree.publish(name, SIFS / f"{sif}.sif", VERSION)
+        for name in ("web", "alma9"):
+            shutil.copyfile(SIFS / f"{name}.sif", world.directory / "www" / f"{name}.sif")
+        yield world
+
+
+@pytest.fixture(scope="session")
+def ep(publisher: World) -> Iterator[Pool]:
+    """Run an execution point of root's, with one image in its cache."""
+    with publisher.pool("ep-of-strangers", BARE_KNOBS, user=None) as pool:
+        job = pool.submit({"+SingularityImage": image_name("htc/rocky:9")}, user="amy")[0]
+        job.wait()
+        assert job.stdout == "htc/rocky:9 SIF\n"
         yield pool

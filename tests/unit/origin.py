@@ -32,6 +32,8 @@ class Origin:
     def __init__(self) -> None:
         self.replies: dict[str, Reply] = {}
         self.asked: list[str] = []
+        self.passwords: list[str] = []
+        """The Authorization of each request; empty for none."""
         self.ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -63,6 +65,7 @@ class Origin:
             def _answer(self) -> None:
                 asked = f"{self.command} {self.path}"
                 origin.asked.append(asked)
+                origin.passwords.append(self.headers.get("Authorization", ""))
                 reply = origin.replies.get(asked) or origin.replies.get(self.path) or NOT_FOUND
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -461,3 +462,31 @@ def test_what_a_jobs_user_says_of_an_image_costs_that_job_alone(  # noqa: PLR091
         assert len(asked) == 1 + again
 
     run(tmp_path / "cache", test)
+
+
+@pytest.mark.parametrize(
+    ("url", "uid", "status"),
+    [
+        ("https://o.example/x.sif?sig=s3cr3t", 4711, HookStatus.IMAGE_NOT_ALLOWED),
+        ("https://joe:s3cr3t@o.example/x.sif", 4711, HookStatus.IMAGE_NOT_ALLOWED),
+        ("https://o.example/x.sif?sig=s3cr3t", os.geteuid(), HookStatus.OK),
+        ("https://o.example/x.sif", 4711, HookStatus.OK),
+    ],
+)
+def test_what_cannot_be_kept_for_one_user_is_not_fetched(
+    tmp_path: Path, url: str, uid: int, status: HookStatus
+) -> None:
+    """On a file system without access control lists; in a pilot all is one uid. The message has no secret."""
+    verdicts: list[Verdict] = []
+
+    async def test(bench: Bench) -> None:
+        bench.store.can_admit = False
+        broker = Broker(bench.cache, knobs)
+        broker.locator = Places(bench.cache, {SourceKind.URL: Located(url=url)}, Delivery())
+        caller = Caller(None, unasked, asyncio.get_running_loop().time() + LIMIT_S, uid=uid)
+        verdicts.append(await broker.answer(request(url), caller))
+        assert bool(bench.cache.entries) == (status is HookStatus.OK)
+
+    run(tmp_path / "cache", test)
+    assert verdicts[0].status is status
+    assert "s3cr3t" not in verdicts[0].message

@@ -56,7 +56,7 @@ def test_the_default_keyword_of_htcondor_is_not_used() -> None:
 
 def test_a_pilot_has_no_user_of_its_own() -> None:
     """Everything runs as the pilot's user, who cannot change it."""
-    assert "USERID" not in render(PILOT)
+    assert "\nIMAGE_CACHE_MANAGER_USERID =" not in render(PILOT)
     assert "\nIMAGE_CACHE_MANAGER_USERID = imagecache\n" in render(EP)
 
 

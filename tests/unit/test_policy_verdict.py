@@ -22,7 +22,6 @@ SANDBOX = Served("/cvmfs/r/.images/aa/bb", "CVMFS /cvmfs/r/.images/aa/bb", sandb
 NEVER_FROM_A_SOURCE = {
     HookStatus.OK,
     HookStatus.IMAGE_REFERENCE_INVALID,
-    HookStatus.IMAGE_NOT_ALLOWED,
     HookStatus.CACHE_MANAGER_DOWN,
 }
 HELD_BY_ITSELF = {HookStatus.IMAGE_ACCESS_DENIED, HookStatus.IMAGE_FILE_INVALID}

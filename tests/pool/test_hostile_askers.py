@@ -1,0 +1,173 @@
+"""Who gets images brought, and who may read and know of them: under real uids, on an execution point of root's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from tests.pool.harness import Job, Pool, poll, run_as
+from tests.pool.processes import descendants, make_directory
+from tests.pool.strangers import ASK, ask, listed, root_of
+from tests.pool.world import World, image_name
+
+ASKING_JOB: Final = """#!/bin/sh
+# asks as a job may, and leaves a process behind that asks when the job and its starter are gone
+ask() { /opt/venv/bin/python3 "$1/code.py" "$2" prepare <"$1/ad" 2>&1; }
+ask "$@" >"$1/in_job"
+# without HTCondor's marks in its environment, and without a parent, it is not found and killed with the job
+(env -i setsid /bin/sh -c '
+    while [ ! -e "$1/go" ]; do /bin/sleep 0.1; done
+    /opt/venv/bin/python3 "$1/code.py" "$2" prepare <"$1/ad" >"$1/.left" 2>&1
+    /bin/mv "$1/.left" "$1/left_behind"
+' sh "$@" </dev/null >/dev/null 2>&1 &)
+"""
+
+
+def test_a_user_who_is_in_no_job_gets_no_image_and_may_look(ep: Pool, publisher: World) -> None:
+    """Nothing is fetched, no server is asked, no job is held, and the execution point stays open."""
+    ad = f'ClusterId = 1\nProcId = 0\nOwner = "joe"\nSingularityImage = {image_name("htc/cold:1")}\n'
+    before = len(publisher.origin.requests())
+    for name in ("htc/cold:1", "htc/a:1", "htc/b:1", "htc/c:1", "htc/rocky:9"):
+        said = ask(ep, "prepare", ad.replace("htc/cold:1", name), "joe")
+        assert "HookStatusCode = 399" in said
+        assert "uid 1000 does not ask from a job of this execution point" in said
+    explained = json.loads(ask(ep, "explain", ad, "joe"))
+    assert any("not asked: only for jobs" in step["answer"] for step in explained["steps"])
+    assert len(publisher.origin.requests()) == before
+    assert [one["name"] for one in listed(ep, "joe")] == ["htc/rocky:9"]
+    status = json.loads(run_as("joe", ["condor_image_cache", "status", "--json"], env=ep.environment).stdout)
+    assert status["healthy"]
+    assert status["leases"] == 0
+
+
+def test_root_may_ask_without_a_job(ep: Pool) -> None:
+    """And the manager's user."""
+    ad = f"ClusterId = 1\nProcId = 0\nSingularityImage = {image_name('htc/rocky:9')}\n"
+    for user in (None, "imagecache"):
+        assert "HookStatusCode = 0" in ask(ep, "prepare", ad, user)
+
+
+def test_a_process_that_calls_itself_a_starter_is_none(ep: Pool) -> None:
+    """Users name their processes as they like."""
+    script = (
+        "import os, subprocess, sys\n"
+        "open('/proc/self/comm', 'w').write('condor_starter')\n"
+        "sys.stdout.write(subprocess.run(sys.argv[1:], stdin=sys.stdin, capture_output=True, text=True).stdout)\n"
+    )
+    ad = f"SingularityImage = {image_name('htc/rocky:9')}\n"
+    inner = ["/opt/venv/bin/python3", "-c", ASK, str(root_of(ep) / "socket"), "prepare"]
+    env = ep.environment | {"PYTHONPATH": "/src"}
+    said = run_as("joe", ["/opt/venv/bin/python3", "-c", script, *inner], env=env, text_input=ad).stdout
+    assert "HookStatusCode = 399" in said
+
+
+def test_a_job_may_ask_and_what_it_leaves_behind_may_not(ep: Pool) -> None:
+    """The starter above it is what counts, and that is gone."""
+    place = make_directory(Path("/pool/asking"), "joe")
+    script = place / "ask"
+    script.write_text(ASKING_JOB)
+    script.chmod(0o755)
+    (place / "ad").write_text(f"ClusterId = 1\nProcId = 0\nSingularityImage = {image_name('htc/rocky:9')}\n")
+    (place / "code.py").write_text(f"import sys\nsys.path.insert(0, '/src')\n{ASK}")
+    lines = {"executable": str(script), "arguments": f"{place} {root_of(ep)}/socket"}
+    job = ep.submit(lines, user="joe")[0]
+    job.wait()
+    assert "HookStatusCode = 0" in (place / "in_job").read_text()
+    poll(lambda: not starters(ep), "the end of the starter")
+    (place / "go").touch()
+    poll((place / "left_behind").exists, "the answer to what was left behind")
+    assert "HookStatusCode = 399" in (place / "left_behind").read_text()
+
+
+HIDDEN: Final = """
+import os, sys
+from cache_manager import processes
+from cache_manager.askers import Askers
+from cache_manager.processes import Peer
+assert not processes.is_visible(1), "/proc hides nothing"
+why = Askers("/pool/hidden").why_not
+print(json.dumps([why(Peer(int(sys.argv[1]), 1000), starter) for starter in (77, 78, 79, 0, -1)]))
+"""
+
+
+def test_where_proc_hides_others_a_users_scratch_directory_speaks_for_them() -> None:
+    """HTCondor gives it to the job's user: nobody else has one under the starter that is stated."""
+    places = {"dir_77/scratch": "joe", "dir_78": "joe", "dir_79/scratch": "amy"}
+    shutil.rmtree("/pool/hidden", ignore_errors=True)
+    for name, user in places.items():
+        make_directory(Path("/pool/hidden", name), user)
+    code = 'mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid=990 --regid=990 --clear-groups -- "$@"'
+    python = ["/opt/venv/bin/python3", "-c", f"import json{HIDDEN}", str(os.getpid())]
+    said = run_as(None, ["unshare", "-m", "sh", "-c", code, "sh", *python], env={"PYTHONPATH": "/src"}).stdout
+    assert [bool(why) for why in json.loads(said)] == [False, False, True, True, True]
+
+
+def starters(pool: Pool) -> list[int]:
+    """Return the starters of a pool."""
+    names = ((pid, Path(f"/proc/{pid}/comm")) for pid in descendants(pool.master_pid))
+    return [pid for pid, path in names if path.exists() and path.read_text() == "condor_starter\n"]
+
+
+def submit_url(pool: Pool, url: str, user: str, *, guard: int = 0) -> Job:
+    """Submit a job that names an image by its URL, for the cache to fetch."""
+    lines = {"universe": "container", "container_image": url, "transfer_container": "false"}
+    return pool.submit(lines, user=user, guard=guard)[0]
+
+
+def opens(user: str, path: str) -> bool:
+    """Whether a user can read a file."""
+    return not run_as(user, ["/usr/bin/head", "-c1", path], check=False).returncode
+
+
+def test_an_image_that_came_with_a_credential_is_its_users_alone(ep: Pool, publisher: World) -> None:
+    """Read by who brought it and by who shows now that the server gives it to them; named to no one else."""
+    url = f"{publisher.origin.url}/web.sif?sig=s3cr3t"
+    mine = submit_url(ep, url, "joe")
+    mine.wait()
+    assert mine.stdout == "web SIF\n"
+    (entry,) = [one for one in listed(ep, None) if one["name"] != "htc/rocky:9"]
+    image = str(root_of(ep) / "entries" / entry["key"] / "image")
+    assert (opens("joe", image), opens("amy", image), opens("www-data", image)) == (True, False, False)
+    assert "web.sif" in json.dumps(listed(ep, "joe"))
+    assert "web.sif" not in json.dumps(listed(ep, "amy"))
+    assert entry["digest"] not in json.dumps(listed(ep, "amy"))
+    shown = run_as("amy", ["condor_image_cache", "show", entry["key"]], env=ep.environment, check=False)
+    assert shown.returncode == 1
+    assert "web" not in str([ad["ImageCacheImages"] for ad in ep.slots()])
+
+    publisher.origin.fail("/web.sif", 403)
+    hers = submit_url(ep, url, "amy")
+    hers.wait("held")
+    assert hers.hold is not None
+    assert hers.hold.subcode == 130
+    assert not opens("amy", image)
+
+    publisher.origin.restore()
+    again = submit_url(ep, url, "amy")
+    again.wait()
+    assert again.stdout == "web SIF\n"
+    assert opens("amy", image)
+    assert "web.sif" in json.dumps(listed(ep, "amy"))
+
+
+def test_who_was_admitted_is_still_so_after_a_restart(ep: Pool, publisher: World) -> None:
+    """The lists are on the disk; and the same bytes without a credential are for all."""
+    url = f"{publisher.origin.url}/alma9.sif?sig=s3cr3t"
+    submit_url(ep, url, "joe").wait()
+    (entry,) = [one for one in listed(ep, None) if "alma9" in one["name"]]
+    image = str(root_of(ep) / "entries" / entry["key"] / "image")
+    ep.tool("condor_off", "-daemon", "image_cache_manager")
+    poll(lambda: not (root_of(ep) / "socket").exists(), "the end of the manager")
+    ep.tool("condor_on", "-daemon", "image_cache_manager")
+    poll((root_of(ep) / "socket").exists, "another manager")
+    assert (opens("joe", image), opens("amy", image)) == (True, False)
+    assert "alma9" not in json.dumps(listed(ep, "amy"))
+    hers = submit_url(ep, url.partition("?")[0], "amy")
+    hers.wait()
+    assert hers.stdout == "htc/almalinux:9 SIF\n"
+    assert opens("amy", image)
+    assert opens("www-data", image)
+    assert "alma9" in json.dumps(listed(ep, "amy"))
