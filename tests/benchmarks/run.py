@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cache_manager import client, protocol
+from tests.benchmarks.reliability import bench_reliability
+from tests.benchmarks.scale import bench_leases, bench_scale
 from tests.benchmarks.site import CHECKOUT, Site, job_ad, site
 
 ROUNDS: Final = 50
@@ -119,6 +121,9 @@ def main() -> int:
         client.ask(here.socket, "status")
         console.print(bench_hook(here))
         console.print(bench_manager(here))
+    console.print(bench_scale())
+    console.print(bench_leases())
+    console.print(bench_reliability())
     load = Path("/proc/loadavg").read_text(encoding="ascii").split()[0]
     console.print(f"{os.cpu_count()} cores, load {load}, Python {sys.version.split()[0]}")
     return 0
