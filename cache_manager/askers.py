@@ -7,8 +7,9 @@ a job left behind, could otherwise fill the cache and have the manager ask serve
 from __future__ import annotations
 
 import os
+import re
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from cache_manager import processes
@@ -16,6 +17,7 @@ from cache_manager.processes import Peer
 
 MASTER: Final = "condor_master"
 STARTER: Final = "condor_starter"
+_JOB_DIRECTORY: Final = re.compile(r"dir_[0-9]{1,10}")
 GENERATIONS: Final = 64
 """How far a job's process may be below the master."""
 
@@ -31,12 +33,12 @@ class Askers:
         if self._master is not None:
             self._daemons.add(processes.real_uid(parent))
 
-    def why_not(self, peer: Peer, starter: int) -> str:
-        """Return why who asks gets no image brought; empty if they may. `starter` is the pid that the hook states."""
+    def why_not(self, peer: Peer, scratch: str) -> str:
+        """Return why who asks gets no image brought; empty if they may. `scratch` is what the hook states."""
         if peer.uid in {0, os.geteuid()}:
             return ""
         hidden = peer.pid == 0 or not processes.is_visible(1)
-        if self._has_scratch(peer, starter) if hidden else self._has_starter(peer):
+        if self._has_scratch(peer, scratch) if hidden else self._has_starter(peer):
             return ""
         return f"uid {peer.uid} does not ask from a job of this execution point (pid {peer.pid} is under no starter)"
 
@@ -53,14 +55,18 @@ class Askers:
                 return found and one == master
         return False
 
-    def _has_scratch(self, peer: Peer, starter: int) -> bool:
-        """Whether the peer's user has a job under the stated starter: where /proc shows no processes of others.
+    def _has_scratch(self, peer: Peer, scratch: str) -> bool:
+        """Whether the peer's user has a job here, in the directory that is stated: where /proc shows no others.
 
-        HTCondor gives the scratch directory to the job's user, and takes it away with the job.
+        HTCondor gives it to the job's user, and takes it away with the job.
         """
-        if not self._execute or starter <= 1:
+        try:
+            name = PurePosixPath(scratch).relative_to(self._execute or "/nowhere").parts[0]
+        except (ValueError, IndexError):
             return False
-        place = Path(self._execute) / f"dir_{starter}"
+        if not _JOB_DIRECTORY.fullmatch(name):
+            return False
+        place = Path(self._execute, name)
         for directory in (place / "scratch", place):
             try:
                 found = directory.lstat()

@@ -55,8 +55,8 @@ class Reports:
         self._scrubber = scrubber
         self.last_failures: deque[dict[str, Any]] = deque(maxlen=LAST_FAILURES)
         """The jobs that did not get an image, the last one first."""
-        self.why_not: Callable[[Peer, int], str] = lambda _peer, _starter: ""
-        """Why nothing is asked of sources for a peer that states this starter; empty if it is."""
+        self.why_not: Callable[[Peer, str], str] = lambda _peer, _scratch: ""
+        """Why nothing is asked of sources for a peer that states this scratch directory; empty if it is."""
         self._started_at = time.time()
 
     @property
@@ -181,7 +181,7 @@ class Reports:
         return [{"kind": kind, "name": name, "well": not why, "why": why} for kind, name, why in repositories + trees]
 
     async def _explain(self, question: Question) -> dict[str, Any]:
-        why = self.why_not(question.peer, int(question.header.number("starter", 0)))
+        why = self.why_not(question.peer, question.header.keys.get("scratch", ""))
         return await explain(self._broker, question.header, question.body, ask=not why)
 
 

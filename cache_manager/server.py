@@ -129,8 +129,8 @@ class Server:
         self._verbs = verbs
         self._advertised = advertised
         self._judged = judged
-        self.why_not: Callable[[Peer, int], str] = lambda _peer, _starter: ""
-        """Why a peer that states this starter gets no image; empty if it may."""
+        self.why_not: Callable[[Peer, str], str] = lambda _peer, _scratch: ""
+        """Why a peer that states this scratch directory gets no image; empty if it may."""
         self._connections: Counter[int] = Counter()
         self._server: asyncio.Server | None = None
         self._path = ""
@@ -236,7 +236,7 @@ class Server:
     async def _answer(self, line: Line, header: Header, body: bytes) -> bytes:
         """Return the block that the hook prints. Never raises: a job must not be held for a fault of ours."""
         began = asyncio.get_running_loop().time()
-        why = self.why_not(line.peer, int(header.number("starter", 0)))
+        why = self.why_not(line.peer, header.keys.get("scratch", ""))
         if why:  # says nothing of this EP or of an image: not judged
             log.warning("refused an image: %s", why)
             return updatead.status(HookStatus.HOOK_INTERNAL_ERROR, f"image cache: {why}")

@@ -131,7 +131,10 @@ class Store:
             self._refuse_foreign(self.root)
             for directory, mode in self.layout.modes.items():
                 Path(directory).mkdir(mode=mode, exist_ok=True)
-                if self._refuse_foreign(Path(directory)) & ~mode:
+                found = self._refuse_foreign(Path(directory))
+                if (
+                    found & ~mode and found & stat.S_IRWXU == stat.S_IRWXU
+                ):  # what its owner closed stays so, and is told
                     Path(directory).chmod(mode)
             self.check()
             self._try_to_write()

@@ -164,9 +164,12 @@ class Alone:
         given = output.with_suffix(".ad")
         given.write_text(job_ad(f'SingularityImage = "{image}"').replace("joe", owner))
         extra = {"AD": str(given), "OUT": str(output), "STATED": stated, "USER": "amy"}
-        hook = [HOOK, "--socket", str(self.socket), "--deadline", "30"]
+        hook = [HOOK, "--socket", str(self.socket), "--owner", self.user, "--deadline", "30"]
+        shell = self.directory / "condor_starter"  # the manager serves what is below a process of this name
+        if not shell.exists():
+            shell.symlink_to("/bin/sh")
         process = subprocess.Popen(
-            [*below, "/bin/sh", "-c", _STARTER, "starter", *hook],
+            [*below, shell, "-c", _STARTER, "starter", *hook],
             cwd=self.execute,
             env=environment_of(None, extra),
             stdin=subprocess.PIPE,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.pool.harness import Pool, run_as
+from tests.pool.processes import descendants
 
 MANAGER: Final = 990
 """The uid of the manager's user; joe is 1000, amy 1001."""
@@ -49,3 +50,9 @@ def tree(top: Path) -> dict[str, tuple[int, int, int, int]]:
 def as_joe(script: str) -> None:
     """Run a script as joe."""
     run_as("joe", ["/bin/sh", "-euc", script])
+
+
+def starters(pool: Pool) -> list[int]:
+    """Return the starters of a pool."""
+    names = ((pid, Path(f"/proc/{pid}/comm")) for pid in descendants(pool.master_pid))
+    return [pid for pid, path in names if path.exists() and path.read_text() == "condor_starter\n"]

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Final
 
 from tests.pool.harness import Job, Pool, poll, run_as
-from tests.pool.processes import descendants, make_directory
-from tests.pool.strangers import ASK, ask, listed, root_of
+from tests.pool.processes import make_directory
+from tests.pool.strangers import ASK, ask, listed, root_of, starters
 from tests.pool.world import World, image_name
 
 ASKING_JOB: Final = """#!/bin/sh
 # asks as a job may, and leaves a process behind that asks when the job and its starter are gone
 ask() { /opt/venv/bin/python3 "$1/code.py" "$2" prepare <"$1/ad" 2>&1; }
-ask "$@" >"$1/in_job"
+ask "$@" >"$1/in_job.$3"
 # without HTCondor's marks in its environment, and without a parent, it is not found and killed with the job
 (env -i setsid /bin/sh -c '
     while [ ! -e "$1/go" ]; do /bin/sleep 0.1; done
-    /opt/venv/bin/python3 "$1/code.py" "$2" prepare <"$1/ad" >"$1/.left" 2>&1
-    /bin/mv "$1/.left" "$1/left_behind"
+    /opt/venv/bin/python3 "$1/code.py" "$2" prepare <"$1/ad" >"$1/.left.$3" 2>&1
+    /bin/mv "$1/.left.$3" "$1/left_behind.$3"
 ' sh "$@" </dev/null >/dev/null 2>&1 &)
 """
 
@@ -72,14 +72,14 @@ def test_a_job_may_ask_and_what_it_leaves_behind_may_not(ep: Pool) -> None:
     script.chmod(0o755)
     (place / "ad").write_text(f"ClusterId = 1\nProcId = 0\nSingularityImage = {image_name('htc/rocky:9')}\n")
     (place / "code.py").write_text(f"import sys\nsys.path.insert(0, '/src')\n{ASK}")
-    lines = {"executable": str(script), "arguments": f"{place} {root_of(ep)}/socket"}
-    job = ep.submit(lines, user="joe")[0]
-    job.wait()
-    assert "HookStatusCode = 0" in (place / "in_job").read_text()
+    lines = {"executable": str(script), "arguments": f"{place} {root_of(ep)}/socket $(Process)"}
+    for number, job in enumerate(ep.submit(lines, user="joe", count=5)):  # HTCondor finds and kills some of them
+        job.wait()
+        assert "HookStatusCode = 0" in (place / f"in_job.{number}").read_text()
     poll(lambda: not starters(ep), "the end of the starter")
     (place / "go").touch()
-    poll((place / "left_behind").exists, "the answer to what was left behind")
-    assert "HookStatusCode = 399" in (place / "left_behind").read_text()
+    answers = poll(lambda: list(place.glob("left_behind.*")), "the answer to what was left behind")
+    assert all("HookStatusCode = 399" in answer.read_text() for answer in answers)
 
 
 HIDDEN: Final = """
@@ -89,26 +89,23 @@ from cache_manager.askers import Askers
 from cache_manager.processes import Peer
 assert not processes.is_visible(1), "/proc hides nothing"
 why = Askers("/pool/hidden").why_not
-print(json.dumps([why(Peer(int(sys.argv[1]), 1000), starter) for starter in (77, 78, 79, 0, -1)]))
+print(json.dumps([why(Peer(int(sys.argv[1]), 1000), place) for place in sys.argv[2:]]))
 """
 
 
 def test_where_proc_hides_others_a_users_scratch_directory_speaks_for_them() -> None:
-    """HTCondor gives it to the job's user: nobody else has one under the starter that is stated."""
-    places = {"dir_77/scratch": "joe", "dir_78": "joe", "dir_79/scratch": "amy"}
+    """HTCondor gives it to the job's user: nobody else has one there."""
+    places = {"dir_77/scratch": "joe", "dir_78": "joe", "dir_79/scratch": "amy", "joes/dir_80": "joe"}
+    good = ("dir_77/scratch", "dir_77", "dir_78", "dir_78/deep/in/it")
+    bad = ("dir_79/scratch", "dir_81", "joes/dir_80", "joes", "", "/home/joe", "dir_79/../dir_77")
+    stated = {str(Path("/pool/hidden", name)): name in good for name in (*good, *bad)}
     shutil.rmtree("/pool/hidden", ignore_errors=True)
     for name, user in places.items():
         make_directory(Path("/pool/hidden", name), user)
     code = 'mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid=990 --regid=990 --clear-groups -- "$@"'
-    python = ["/opt/venv/bin/python3", "-c", f"import json{HIDDEN}", str(os.getpid())]
+    python = ["/opt/venv/bin/python3", "-c", f"import json{HIDDEN}", str(os.getpid()), *stated]
     said = run_as(None, ["unshare", "-m", "sh", "-c", code, "sh", *python], env={"PYTHONPATH": "/src"}).stdout
-    assert [bool(why) for why in json.loads(said)] == [False, False, True, True, True]
-
-
-def starters(pool: Pool) -> list[int]:
-    """Return the starters of a pool."""
-    names = ((pid, Path(f"/proc/{pid}/comm")) for pid in descendants(pool.master_pid))
-    return [pid for pid, path in names if path.exists() and path.read_text() == "condor_starter\n"]
+    assert [not why for why in json.loads(said)] == list(stated.values())
 
 
 def submit_url(pool: Pool, url: str, user: str, *, guard: int = 0) -> Job:

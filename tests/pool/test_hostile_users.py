@@ -14,7 +14,7 @@ import pytest
 
 from tests.pool.harness import Pool, poll, run_as
 from tests.pool.processes import end, make_directory, start_as
-from tests.pool.strangers import MANAGER, as_joe, root_of, tree
+from tests.pool.strangers import MANAGER, as_joe, root_of, starters, tree
 
 HERE: Final = Path(__file__).parent
 
@@ -22,7 +22,7 @@ HERE: Final = Path(__file__).parent
 @pytest.mark.parametrize("user", ["joe", "amy"])
 def test_no_job_user_changes_anything_under_the_root(ep: Pool, user: str) -> None:
     """Whatever they try on whatever they can name: nothing succeeds, and all is as it was."""
-    poll(lambda: not list((root_of(ep) / "leases").iterdir()), "the end of all leases")
+    poll(lambda: not starters(ep), "the end of all jobs")
     before = tree(root_of(ep))
     said = run_as(user, ["/opt/venv/bin/python3", HERE / "attack.py", root_of(ep)]).stdout
     assert json.loads(said) == []
