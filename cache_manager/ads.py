@@ -1,13 +1,17 @@
 """A ClassAd as text, and the values of its attributes.
 
 Literals are read by a line scanner, because nearly every attribute that matters is one; an expression is evaluated
-by classad2, with another ad as TARGET. classad2 stops silently at the first bad line, which would turn a broken ad
-into "names no image": an ad of which fewer attributes were read than lines received is an error.
+by classad2, with another ad as TARGET. What an expression takes, in time and memory, is up to who wrote it: an ad that
+is only looked at raises NeedsEvaluation instead, and is read again where that may go wrong.
+
+classad2 stops silently at the first bad line, which would turn a broken ad into "names no image": an ad of which fewer
+attributes were read than lines received is an error.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -38,18 +42,33 @@ class Missing(Enum):
 Value = str | int | float | bool | Missing
 
 
+class NeedsEvaluation(Exception):  # noqa: N818 - a finding
+    """An attribute that matters is an expression."""
+
+
+def evaluate_at_once(_name: str) -> None:
+    """Let every expression be evaluated here and now."""
+
+
+def not_here(name: str) -> None:
+    """Let no expression be evaluated. Raises NeedsEvaluation."""
+    raise NeedsEvaluation(name)
+
+
 class Ad:
     """A ClassAd as text. Values are looked up by name, whatever its case, and evaluated when asked for.
 
-    Raises StatusError (HOOK_INTERNAL_ERROR) when the text is not one attribute a line.
+    `evaluating` is called with the name of each attribute that is about to be evaluated. Raises StatusError
+    (HOOK_INTERNAL_ERROR) when the text is not one attribute a line.
     """
 
-    def __init__(self, text: str, what: str) -> None:
+    def __init__(self, text: str, what: str, evaluating: Callable[[str], None] = evaluate_at_once) -> None:
         found = [(name, value.strip(_BLANK)) for name, value in _LINE.findall(text)]
         lines = text.count("\n") + (not text.endswith("\n")) if text else 0
         if len(found) != lines or not all(value for _, value in found):
             _refuse_other_lines(text, what, len(found))
         self._what = what
+        self._evaluating = evaluating
         self._values: dict[str, str] = {name.lower(): value for name, value in found}
         self._parsed: classad2.ClassAd | None = None
 
@@ -66,6 +85,7 @@ class Ad:
         simple = _literal(text)
         if simple is not None:
             return simple
+        self._evaluating(name)
         try:
             tree = self._classad().lookup(name)
         except KeyError:  # its expression is too long

@@ -25,6 +25,7 @@ from cache_manager.settings import Settings
 from cache_manager.sources.base import SourceError
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
+from cache_manager.turns import Turns
 
 _BY_HOOK: Final = frozenset({SourceKind.JOB_FILE, SourceKind.LOCAL})
 _FETCHED: Final = frozenset({SourceKind.TREE, SourceKind.URL})
@@ -45,6 +46,9 @@ _PROVE_NOTHING: Final = frozenset(
 HEDGE_S: Final = 2.0
 """A repository that has not answered after this time is not waited for while there are other sources to ask."""
 
+TESTS: Final = 2
+"""How many images are tested at a time because of what jobs' users say of them."""
+
 MIN_WAIT_S: Final = 0.05
 """Before a throttled source is asked again; more for who has waited long already."""
 
@@ -64,7 +68,9 @@ class Broker:
         self._why_not = runner.why_not
         self._proven: set[str] = set()
         self.locator = Locator(cache, clock)
-        self.fetcher = Fetcher(cache, runner, clock)
+        self.fetcher = Fetcher(cache, runner, clock, lambda: settings().owner_fetches)
+        self._tests = Turns(TESTS, lambda: 1)
+        self._testing: dict[str, asyncio.Task[str]] = {}
         self._abilities = runner.abilities
         self.cache = cache
         self._cache = cache
@@ -110,7 +116,7 @@ class Broker:
         for candidate in itertools.chain(candidates, late):
             found.pop(candidate, None)
             others = candidate.source is SourceKind.CVMFS and candidate not in late and candidate is not candidates[-1]
-            if others and not await self.locator.answers_within(HEDGE_S, candidate, settings):
+            if others and not await self.locator.answers_within(HEDGE_S, candidate, settings, caller.owner):
                 why = f"CVMFS repository {candidate.repository} has not answered within {HEDGE_S:.0f} s"
                 found[candidate] = Failed(HookStatus.CVMFS_UNAVAILABLE, why)
                 late.append(candidate)
@@ -178,7 +184,7 @@ class Broker:
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
     ) -> Served | Failed:
         began = time.monotonic()
-        located, note = self._usable(candidate, await self.locator.locate(candidate, settings))
+        located, note = self._usable(candidate, await self.locator.locate(candidate, settings, caller.owner))
         if isinstance(located, Failed):
             return located
         if located.path:
@@ -193,6 +199,7 @@ class Broker:
                 own_url=candidate.source is SourceKind.URL,
                 unpack=candidate.unpack,
                 uid=caller.uid,
+                owner=caller.owner,
             )
             self._refuse_unkept(wanted)
             entry = await self.fetcher.fetch(wanted, caller.holder, request.job_id)
@@ -200,7 +207,7 @@ class Broker:
             await self._admit(entry, candidate, located, caller, settings)
         self._cache.counters.hits += hit
         self._cache.counters.misses += not hit
-        path = self._cache.acquire(entry.key, caller.holder, self._clock(), request.job_id)
+        path = self._cache.acquire(entry.key, caller.holder, self._clock(), request.job_id, caller.owner)
         self._cache.pins.follow(candidate.image.short, entry.key)
         await self._prove(entry, str(path), caller)
         return Served(
@@ -252,12 +259,24 @@ class Broker:
         if found.exit_status == 0:
             self._proven = {one for one in self._proven if one in self._cache.entries} | {key}
         elif found.exit_status is not None:
-            why = await asyncio.to_thread(self._why_not, path)
+            why = await self._tested(path, caller.owner)
             if why and key in self._cache.entries:
                 self._cache.quarantine(key, f"does not start: {why}")
             said = printable(" ".join((why or found.said).split())[-300:]) or f"exit status {found.exit_status}"
             what = f"{entry.origin}: does not start here as the job's user: {said}"
             raise StatusError(HookStatus.IMAGE_UNPACK_FAILED, what)
+
+    async def _tested(self, path: str, owner: str) -> str:
+        """Return why an entry does not start, by our own test: however many say so, it is made once at a time."""
+        task = self._testing.get(path)
+        if task is None:
+            task = self._testing[path] = asyncio.create_task(self._test(path, owner))
+            task.add_done_callback(lambda _: self._testing.pop(path, None))
+        return await asyncio.shield(task)
+
+    async def _test(self, path: str, owner: str) -> str:
+        async with self._tests.turn(owner):
+            return await asyncio.to_thread(self._why_not, path)
 
     def _usable(self, candidate: Candidate, answer: Answer) -> tuple[Located | Failed, str]:
         """Return where to take the image from, and a note for the job's author.

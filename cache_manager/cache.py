@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Final
 from cache_manager import eviction, processes, readback, reconcile
 from cache_manager.disk import BLOCK_BYTES
 from cache_manager.entry import CacheEntry
-from cache_manager.eviction import Cap, EvictionPlan, Usage
+from cache_manager.eviction import Cap, EvictionPlan, Shares, Usage
 from cache_manager.layout import record_name
 from cache_manager.lease import Holder, Lease, Reservation
 from cache_manager.outcome import Located
@@ -211,14 +211,18 @@ class Cache:
             self.quarantine(entry.key, why)
         return not why
 
-    def acquire(self, key: str, holder: Holder | None, now: float, job_id: str = "") -> Path:
+    def acquire(self, key: str, holder: Holder | None, now: float, job_id: str = "", owner: str = "") -> Path:
         """Lease an entry to a holder and return the path of its image. The lease file exists when this returns.
 
-        Without a holder (nobody who could be watched) the use is remembered and nothing is held. Raises StatusError
-        (CACHE_UNUSABLE) when the root cannot be written.
+        Without a holder (nobody who could be watched) the use is remembered and nothing is held. An entry that another
+        `owner` uses than who brought it in is nobody's from then on. Raises StatusError (CACHE_UNUSABLE) when the root
+        cannot be written.
         """
         try:
             self._lease(key, holder, now, job_id)
+            if owner and self.entries[key].owner not in {"", owner}:
+                self.entries[key] = replace(self.entries[key], owner="")
+                self.store.rewrite(self.entries[key])
         except OSError as error:
             raise self.failed(self.entries[key].name, error) from None
         return Path(self.store.layout.image(key))
@@ -328,8 +332,8 @@ class Cache:
             raise StatusError(HookStatus.IMAGE_NOT_ALLOWED, what) from None
         log.info("admitted uid %d to %s", uid, key)
 
-    def reserve(self, nonce: str, name: str, size_bytes: int, inodes: int = 3) -> None:
-        """Reserve room for an image, or more room for it; evicts what is needed and no more.
+    def reserve(self, nonce: str, name: str, size_bytes: int, inodes: int = 3, owner: str = "") -> None:
+        """Reserve room for an image, or more room for it, for `owner`; evicts what is needed and no more.
 
         Raises StatusError: IMAGE_TOO_LARGE, CACHE_FULL, DISK_FULL, CACHE_UNUSABLE.
         """
@@ -345,22 +349,32 @@ class Cache:
                 f"{name}: larger than this cache may hold ({human_bytes(size_bytes)},"
                 f" IMAGE_CACHE_MAX_BYTES = {human_bytes(settings.max_bytes)})",
             )
-        before = self.reservations.get(nonce, Reservation(nonce, 0, 0))
+        before = self.reservations.get(nonce, Reservation(nonce, 0, 0, owner))
         more = Usage(max(0, size_bytes - before.size_bytes), max(0, inodes - before.inodes))
         cap = self._cap(nonce, size_bytes, settings)
-        plan = self._plan(more, cap)
+        shares = self._shares({before.owner: more.size_bytes}, settings)
+        plan = self._plan(more, cap, shares)
         if not plan.enough:
             self.poll_holders()  # whoever ended a moment ago
-            plan = self._plan(more, cap)
+            plan = self._plan(more, cap, shares)
         if not plan.enough:
             raise self._no_inodes(name, more, cap) or self._no_room(name, more, cap, plan)
         self.give_up(plan.keys)
-        self.reservations[nonce] = Reservation(nonce, max(size_bytes, before.size_bytes), max(inodes, before.inodes))
+        self.reservations[nonce] = replace(
+            before, size_bytes=max(size_bytes, before.size_bytes), inodes=max(inodes, before.inodes)
+        )
 
-    def _plan(self, more: Usage, cap: Cap) -> EvictionPlan:
-        plan = eviction.make_room(self.entries.values(), self.held, self.usage, more, cap)
+    def _shares(self, wanted: Mapping[str, int], settings: Settings) -> Shares:
+        """Return what each owner has or wants beside entries, and how much one may have before others go."""
+        others = Counter(wanted)
+        for one in self.reservations.values():
+            others[one.owner] += one.size_bytes
+        return Shares(settings.owner_bytes, others)
+
+    def _plan(self, more: Usage, cap: Cap, shares: Shares) -> EvictionPlan:
+        plan = eviction.make_room(self.entries.values(), self.held, self.usage, more, cap, shares)
         if (plan.keys or not plan.enough) and self.empty_quarantine():  # before any image that is good
-            return eviction.make_room(self.entries.values(), self.held, self.usage, more, cap)
+            return eviction.make_room(self.entries.values(), self.held, self.usage, more, cap, shares)
         return plan
 
     def _cap(self, nonce: str, size_bytes: int, settings: Settings) -> Cap:
@@ -600,7 +614,14 @@ class Cache:
             target = eviction.watermarks(self.usage, cap, high, low)
         if target is None:
             return
-        plan = eviction.down_to(self.entries.values(), self.held, self.usage, target, now - settings.min_age_s)
+        plan = eviction.down_to(
+            self.entries.values(),
+            self.held,
+            self.usage,
+            target,
+            now - settings.min_age_s,
+            self._shares({}, settings),
+        )
         self.give_up(plan.keys)
         if not plan.enough:
             log.warning(

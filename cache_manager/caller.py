@@ -40,7 +40,8 @@ class Caller:
     """The hook at the other end: the starter that holds its leases, how to ask it back, when it gives up, whose it is.
 
     `deadline` is on the loop's clock. `test` starts an image (runtime, path) as the job's user; None where that is
-    the manager's user too, or the hook is older than this question.
+    the manager's user too, or the hook is older than this question. `owner` is at whose expense it is: room, fetches
+    and waits are limited by owner; empty for an admin and for the manager itself.
     """
 
     holder: Holder | None
@@ -49,3 +50,4 @@ class Caller:
     test: Callable[[str, str], Awaitable[TestResult]] | None = None
     uid: int | None = None
     """None for an admin, who acts as the manager's user."""
+    owner: str = ""

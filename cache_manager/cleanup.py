@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from cache_manager.entry import CacheEntry
-from cache_manager.eviction import Cap, Usage, down_to, watermarks
+from cache_manager.eviction import Cap, Shares, Usage, down_to, watermarks
 from cache_manager.reconcile import Quarantined
 from cache_manager.settings import Settings
 from cache_manager.text import human_bytes, human_time
@@ -109,7 +109,8 @@ def plan(found: Found, wishes: Wishes, settings: Settings, now: float) -> Cleanu
     cap = Cap(settings.max_bytes, settings.max_inodes, 0)
     target = watermarks(usage, cap, settings.high_watermark, settings.low_watermark)
     if target is not None:
-        beyond = down_to(left, found.held, usage, target, now - settings.min_age_s)
+        shares = Shares(settings.owner_bytes)
+        beyond = down_to(left, found.held, usage, target, now - settings.min_age_s, shares)
         take(beyond.keys, f"beyond IMAGE_CACHE_HIGH_WATERMARK ({settings.high_watermark} %)")
     short_bytes = 0
     if wishes.to_bytes is not None:

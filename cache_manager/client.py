@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -74,12 +75,15 @@ def follow(path: str, verb: str, body: bytes = b"", limit_s: float | None = None
 def _connected(path: str, limit_s: float | None) -> socket.socket:
     """Connect from the socket's own directory: its path may be longer than the kernel's 108 bytes."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(limit_s)
     here = os.open(".", os.O_RDONLY)
     directory, _, name = path.rpartition("/")
     try:
         os.chdir(directory or ".")
+        # a connection with Python's time limit fails at once where others wait to be let in: the kernel's waits
+        connection.settimeout(None)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(limit_s or 0), 0))
         connection.connect(name)
+        connection.settimeout(limit_s)
         _refuse_stranger(connection, path)
     except OSError:
         connection.close()

@@ -28,10 +28,11 @@ def room(path: str) -> Room:
     return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else UNLIMITED)
 
 
-def measure(path: str) -> tuple[int, int]:
+def measure(path: str, *, opening: bool = False) -> tuple[int, int]:
     """Return the bytes on disk (as `du` counts them) and the number of files of a tree, its top included.
 
-    The tree may change meanwhile: what is gone is not counted, nor what lies in a directory that is not open to us yet.
+    The tree may change meanwhile: what is gone is not counted, nor what lies in a directory of ours that is closed to
+    us, unless it is opened for that: much could be hidden there.
     """
     top = os.lstat(path)
     total, inodes = top.st_blocks * 512, 1
@@ -39,7 +40,7 @@ def measure(path: str) -> tuple[int, int]:
         return total, inodes
     stack = [path]
     while stack:
-        for entry in _entries(stack.pop()):
+        for entry in _entries(stack.pop(), opening=opening):
             try:
                 found = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -51,9 +52,20 @@ def measure(path: str) -> tuple[int, int]:
     return total, inodes
 
 
-def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
+def _entries(directory: str, *, opening: bool) -> Iterator[os.DirEntry[str]]:
     try:
+        if opening and not os.access(directory, os.R_OK | os.X_OK):
+            _open_up(directory)
         with os.scandir(directory) as entries:
             yield from entries
     except (FileNotFoundError, PermissionError):
         return
+
+
+def _open_up(directory: str) -> None:
+    """Open a directory to its owner; a link in its place is not followed."""
+    descriptor = os.open(directory, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chmod(f"/proc/self/fd/{descriptor}", 0o700)  # noqa: PTH101 - a descriptor
+    finally:
+        os.close(descriptor)

@@ -13,11 +13,13 @@ _TOO_MUCH: Final = 2**63
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A published image. Its key is `<sha256 of the artefact>.<format>`; what a record says never changes.
+    """A published image. Its key is `<sha256 of the artefact>.<format>`; all that a record says stays, but its owner.
 
     `name` is how the first job named it, `origin` the object's URL without a query. `size_bytes` is the artefact's;
     `disk_bytes` and `inodes` are what it takes on disk, measured once in staging. `public` entries may be advertised.
     `closed` ones came with a credential of a job's: only users who were admitted may read them.
+    `owner` is who brought it in, whose share of the cache it counts against; empty once another owner has used it: from
+    then on it is everybody's.
     """
 
     key: str
@@ -30,6 +32,7 @@ class CacheEntry:
     architecture: str = ""
     public: bool = True
     closed: bool = False
+    owner: str = ""
     last_used_at: float = field(default=0.0, compare=False)
 
     @property
@@ -63,7 +66,7 @@ class CacheEntry:
             entry = cls(**known)
         except TypeError as error:
             raise ValueError(str(error)) from None
-        texts = (entry.key, entry.name, entry.origin, entry.architecture)
+        texts = (entry.key, entry.name, entry.origin, entry.architecture, entry.owner)
         counts = (entry.size_bytes, entry.disk_bytes, entry.inodes)
         if (
             not all(isinstance(one, str) for one in texts)

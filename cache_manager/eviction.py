@@ -1,12 +1,15 @@
 """Which entries to give up: least recently used first, never one that is held. Pure: a plan, which the cache applies.
 
-Held are entries in use and pinned ones. Of entries used at the same time the older goes first, then by key.
+Held are entries in use and pinned ones. Of entries used at the same time the older goes first, then by key. Owners
+above their share give up theirs first, down to that share; what nobody owns counts against no share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from cache_manager.entry import CacheEntry
 
@@ -30,6 +33,25 @@ class Cap:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """What owners have, beside their entries: reservations, and what is wanted now. `limit_bytes` 0: no share."""
+
+    limit_bytes: int = 0
+    others: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, entries: Iterable[CacheEntry]) -> Counter[str]:
+        """Return the bytes of each owner."""
+        found = Counter(self.others)
+        for entry in entries:
+            found[entry.owner] += entry.disk_bytes
+        del found[""]
+        return found
+
+
+NO_SHARES: Final = Shares()
+
+
+@dataclass(frozen=True, slots=True)
 class EvictionPlan:
     """The entries to give up, in order, and what that frees. `short_bytes` is what is still missing: 0 if enough."""
 
@@ -45,12 +67,13 @@ class EvictionPlan:
         return self.short_bytes <= 0 and self.short_inodes <= 0
 
 
-def make_room(
+def make_room(  # noqa: PLR0913, PLR0917 - what is there, what is wanted, and the rules
     entries: Iterable[CacheEntry],
     held: Collection[str],
     usage: Usage,
     need: Usage,
     cap: Cap,
+    shares: Shares = NO_SHARES,
 ) -> EvictionPlan:
     """Plan room for `need` under the cap. A job waits, so age does not protect: only leases and pins do.
 
@@ -58,18 +81,19 @@ def make_room(
     """
     short_bytes = max(usage.size_bytes + need.size_bytes - cap.size_bytes, need.size_bytes - cap.free_bytes)
     short_inodes = max(usage.inodes + need.inodes - cap.inodes if cap.inodes else 0, need.inodes - cap.free_inodes)
-    plan = _least_recently_used(entries, held, short_bytes, short_inodes)
+    plan = _least_recently_used(entries, held, Usage(short_bytes, short_inodes), shares)
     if plan.enough:
         return plan
     return EvictionPlan((), plan.freed_bytes, plan.freed_inodes, plan.short_bytes, plan.short_inodes)
 
 
-def down_to(
+def down_to(  # noqa: PLR0913, PLR0917 - what is there, what is wanted, and the rules
     entries: Iterable[CacheEntry],
     held: Collection[str],
     usage: Usage,
     target: Usage,
     youngest_at: float,
+    shares: Shares = NO_SHARES,
 ) -> EvictionPlan:
     """Plan an eviction down to `target` (its inodes 0: they do not matter), as far as that is possible.
 
@@ -77,7 +101,7 @@ def down_to(
     """
     old = [entry for entry in entries if entry.created_at <= youngest_at]
     short_inodes = usage.inodes - target.inodes if target.inodes else 0
-    return _least_recently_used(old, held, usage.size_bytes - target.size_bytes, short_inodes)
+    return _least_recently_used(old, held, Usage(usage.size_bytes - target.size_bytes, short_inodes), shares)
 
 
 def watermarks(usage: Usage, cap: Cap, high: int, low: int) -> Usage | None:
@@ -87,23 +111,34 @@ def watermarks(usage: Usage, cap: Cap, high: int, low: int) -> Usage | None:
 
 
 def _least_recently_used(
-    entries: Iterable[CacheEntry], held: Collection[str], short_bytes: int, short_inodes: int
+    entries: Iterable[CacheEntry], held: Collection[str], short: Usage, shares: Shares
 ) -> EvictionPlan:
-    keys = []
-    freed_bytes = freed_inodes = 0
     # ties by age, then by key, so that a plan is the same whatever the order on disk
-    for entry in sorted(entries, key=lambda one: (one.last_used_at, one.created_at, one.key)):
-        if freed_bytes >= short_bytes and freed_inodes >= short_inodes:
+    oldest_first = sorted(entries, key=lambda one: (one.last_used_at, one.created_at, one.key))
+    free = [entry for entry in oldest_first if entry.key not in held]
+    taken: dict[str, CacheEntry] = {}
+    freed_bytes = freed_inodes = 0
+    for entry in (*_beyond_shares(free, shares.of(oldest_first), shares.limit_bytes), *free):
+        if freed_bytes >= short.size_bytes and freed_inodes >= short.inodes:
             break
-        if entry.key in held:
-            continue
-        keys.append(entry.key)
-        freed_bytes += entry.disk_bytes
-        freed_inodes += entry.inodes
+        if entry.key not in taken:
+            taken[entry.key] = entry
+            freed_bytes += entry.disk_bytes
+            freed_inodes += entry.inodes
     return EvictionPlan(
-        tuple(keys),
+        tuple(taken),
         freed_bytes,
         freed_inodes,
-        max(0, short_bytes - freed_bytes),
-        max(0, short_inodes - freed_inodes),
+        max(0, short.size_bytes - freed_bytes),
+        max(0, short.inodes - freed_inodes),
     )
+
+
+def _beyond_shares(oldest_first: Iterable[CacheEntry], owned: Counter[str], limit_bytes: int) -> Iterator[CacheEntry]:
+    """Yield what owners above their share would give up to come down to it."""
+    if not limit_bytes:
+        return
+    for entry in oldest_first:
+        if owned[entry.owner] > limit_bytes:
+            owned[entry.owner] -= entry.disk_bytes
+            yield entry

@@ -28,12 +28,12 @@ from cache_manager.sources.transport import shown
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.store import IMAGE, Staging
 from cache_manager.text import human_bytes, without_secrets
+from cache_manager.turns import NOBODY, Turns
 
 log = logging.getLogger(__name__)
 
-CONCURRENT: Final = 32
+CONCURRENT: Final = 64
 """Transfers at a time. Most of them wait for servers: one that says nothing must not stop the others."""
-
 _OURS: Final = frozenset({HookStatus.CACHE_FULL, HookStatus.DISK_FULL, HookStatus.CACHE_UNUSABLE})
 """Failures that are this EP's and may end at any moment: not remembered."""
 
@@ -43,7 +43,7 @@ class Wanted:
     """An object to fetch: where it is, which source brings it, and under what name a job asked for it.
 
     `own_url` says that the job itself named the object, so a wrong one is the user's to mend; `unpack` that SIFs do not
-    run here, so it has to become a directory.
+    run here, so it has to become a directory. `owner` is at whose expense it comes in.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Wanted:
     source: Source
     own_url: bool = False
     unpack: bool = False
+    owner: str = NOBODY
     uid: int | None = None
     """Of the job's user whose request it is; None for an admin's."""
 
@@ -96,10 +97,15 @@ class _Came:
 
 @dataclass(eq=False)
 class Flight:
-    """A fetch under way, and the holders that wait for it (one may wait more than once)."""
+    """A fetch under way, and the holders that wait for it (one may wait more than once).
+
+    It begins with its turn, at the expense of the first of the owners who asked for it to get one.
+    """
 
     wanted: Wanted
     began_at: float
+    turn: asyncio.Future[str]
+    owners: set[str]
     task: asyncio.Task[CacheEntry] | None = None
     staging: Staging | None = None
     unpacks: bool = False
@@ -109,8 +115,17 @@ class Flight:
 class Fetcher:
     """Brings objects into the cache."""
 
-    def __init__(self, cache: Cache, runner: Runner = NO_RUNNER, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        runner: Runner = NO_RUNNER,
+        clock: Callable[[], float] = time.time,
+        each: Callable[[], int] = lambda: CONCURRENT,
+    ) -> None:
+        """Take how many fetches one owner may have at a time."""
         self._runner = runner
+        self._turns = Turns(CONCURRENT, each)
+        self._unpackings = Turns(1, lambda: 1)
         self.flights: dict[str, Flight] = {}
         self.failures: Memory[str, StatusError] = Memory()
         """Failed objects: none is asked for again so soon, however many jobs try."""
@@ -129,10 +144,13 @@ class Fetcher:
         self._refuse_remembered(wanted.located.object_id)
         flight = self.flights.get(identity)
         if flight is None:
-            flight = Flight(wanted, self._clock())
+            flight = Flight(wanted, self._clock(), self._turns.ask(wanted.owner), {wanted.owner})
             self.flights[identity] = flight
             flight.task = asyncio.create_task(self._fly(flight))
             flight.task.add_done_callback(lambda task: self._landed(identity, wanted, task))
+        elif wanted.owner not in flight.owners and not flight.turn.done():
+            flight.owners.add(wanted.owner)  # it must not wait for all that another owner asked for before
+            self._turns.ask(wanted.owner, flight.turn)
         interest = (holder, job_id) if holder else None
         if interest:
             flight.waiting.append(interest)
@@ -155,6 +173,7 @@ class Fetcher:
                 "of_bytes": flight.wanted.located.size_bytes or 0,
                 "seconds": round(now - flight.began_at, 1),
                 "waiting": len(flight.waiting),
+                "queued": not flight.turn.done(),
                 "unpacks": flight.unpacks,
             }
             for flight in self.flights.values()
@@ -186,23 +205,32 @@ class Fetcher:
             log.error("fetch failed", exc_info=error)
 
     async def _fly(self, flight: Flight) -> CacheEntry:
+        payer = await flight.turn
+        try:
+            return await self._bring(flight)
+        finally:
+            self._turns.end(payer)
+
+    async def _bring(self, flight: Flight) -> CacheEntry:
         wanted = flight.wanted
         self._numbers += 1
         nonce = f"{os.getpid()}-{self._numbers}"
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         try:
-            await self._grow(nonce, wanted.name, wanted.located.size_bytes or wanted.located.about_bytes or 0)
+            size = wanted.located.size_bytes or wanted.located.about_bytes or 0
+            await self._grow(nonce, wanted, size)
 
             def grow(total: int, inodes: int = 3) -> None:
                 """Reserve from the transfer's thread: only the loop changes the state."""
-                asyncio.run_coroutine_threadsafe(self._grow(nonce, wanted.name, total, inodes), loop).result()
+                asyncio.run_coroutine_threadsafe(self._grow(nonce, wanted, total, inodes), loop).result()
 
             staging = flight.staging = self._cache.store.stage(nonce, grow)
             came = await loop.run_in_executor(self._threads, self._transfer_checked, flight, staging)
             if wanted.unpack:
                 flight.unpacks = True
-                await loop.run_in_executor(self._unpacking, self._runner.unpack, staging, wanted.name, grow)
+                async with self._unpackings.turn(wanted.owner):
+                    await loop.run_in_executor(self._unpacking, self._runner.unpack, staging, wanted.name, grow)
             entry = await loop.run_in_executor(self._threads, self._commit, flight, staging, came)
             # from here to the end nothing waits: published, leased and unreserved in one turn
             now = self._clock()
@@ -231,10 +259,10 @@ class Fetcher:
         )
         return entry
 
-    async def _grow(self, nonce: str, name: str, total: int, inodes: int = 3) -> None:
-        self._cache.reserve(nonce, name, total, inodes)
+    async def _grow(self, nonce: str, wanted: Wanted, total: int, inodes: int = 3) -> None:
+        self._cache.reserve(nonce, wanted.name, total, inodes, wanted.owner)
         while await self._cache.removed(nonce):
-            self._cache.reserve(nonce, name, total, inodes)
+            self._cache.reserve(nonce, wanted.name, total, inodes, wanted.owner)
 
     def _transfer_checked(self, flight: Flight, staging: Staging) -> _Came:
         """Fetch and check; in a thread. Raises StatusError, OSError."""
@@ -282,6 +310,7 @@ class Fetcher:
                 architecture=came.architecture,
                 public=without_secrets(wanted.located.url) == wanted.located.url,
                 closed=wanted.closed,
+                owner=wanted.owner,
             )
 
         return self._cache.store.commit(staging, describe)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from posixpath import join, normpath
 from typing import Final
 
-from cache_manager.ads import QUOTED, Ad, Missing, Value
+from cache_manager.ads import QUOTED, Ad, Missing, Value, evaluate_at_once
 from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
@@ -46,12 +47,17 @@ class JobRequest:
     machine: Machine = field(default_factory=Machine)
 
 
-def read_request(job_text: str, machine_text: str = "", scratch: str = "") -> JobRequest:
-    """Read what the hook sent. Raises StatusError for an ad that cannot be read or a reference that is none."""
+def read_request(
+    job_text: str, machine_text: str = "", scratch: str = "", evaluating: Callable[[str], None] = evaluate_at_once
+) -> JobRequest:
+    """Read what the hook sent. Raises StatusError for an ad that cannot be read or a reference that is none.
+
+    `evaluating` is called before an attribute is evaluated, and may raise.
+    """
     if not job_text.strip():
         raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"job ad: empty ({len(job_text)} bytes)")
-    job = Ad(job_text, "job ad")
-    machine_ad = Ad(machine_text, "machine ad")
+    job = Ad(job_text, "job ad", evaluating)
+    machine_ad = Ad(machine_text, "machine ad", evaluating)
     machine = _read_machine(machine_ad)
     job_id = f"{job.value('ClusterId')}.{job.value('ProcId')}" if job.text_of("ClusterId") else ""
     leave = _why_left(job, machine, machine_ad)

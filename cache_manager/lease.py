@@ -99,3 +99,4 @@ class Reservation:
     nonce: str
     size_bytes: int
     inodes: int
+    owner: str = ""

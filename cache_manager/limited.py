@@ -68,6 +68,8 @@ class _Listener:
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._descriptor = child.stdout.fileno() if child.stdout else -1
+        self._poll = select.poll()  # select() takes no descriptor beyond 1023, and there may be thousands
+        self._poll.register(self._descriptor, select.POLLIN)
         self._tail = b""
 
     @property
@@ -76,7 +78,7 @@ class _Listener:
 
     def listen(self, for_s: float) -> bool:
         """Wait for words; return whether there can be more."""
-        if select.select([self._descriptor], [], [], for_s)[0]:
+        if self._poll.poll(for_s * 1000):
             data = os.read(self._descriptor, 65536)
             self._tail = (self._tail + data)[-LAST_WORDS:]
             return bool(data)

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cache_manager.cache import Cache
@@ -28,6 +28,7 @@ from cache_manager.sources.stratum import PublishedRevisions
 from cache_manager.sources.transport import Patience, shown
 from cache_manager.sources.tree import Tree
 from cache_manager.sources.url import Url
+from cache_manager.turns import NOBODY, Turns
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,18 @@ FOREIGN_HELPERS: Final = 4
 FAILURE_TTL_S: Final = 60.0
 """How long a failure is remembered: at most one request a minute for what is broken."""
 
-THREADS: Final = 32
+THREADS: Final = 64
+EACH: Final = 16
+"""So many questions to sources of one kind are asked for one owner at a time: a resolver may take its time for each."""
+
+
+@dataclass
+class _Inquiry:
+    """A question to a source, and the owners who want to know."""
+
+    task: asyncio.Task[Answer]
+    turn: asyncio.Future[str]
+    owners: set[str]
 
 
 class Locator:
@@ -56,7 +68,8 @@ class Locator:
         self._down: Memory[str, Unwell] = Memory()
         self._back: dict[str, str] = {}
         """Pointers that went back in time, until they name a version that is not older, with what is said of them."""
-        self._asking: dict[Candidate, asyncio.Task[Answer]] = {}
+        self._asking: dict[Candidate, _Inquiry] = {}
+        self._turns = {kind: Turns(THREADS, lambda: EACH) for kind in SourceKind}
         self._helpers: dict[str, Helper] = {}
         self._foreign: dict[str, Helper] = {}
         self._used_at: dict[str, float] = {}
@@ -67,19 +80,30 @@ class Locator:
         self._threads = {kind: ThreadPoolExecutor(THREADS, f"locate {kind.name}") for kind in SourceKind}
         self._arch = platform.machine()
 
-    async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
-        """Return where a candidate has the image."""
+    async def locate(self, candidate: Candidate, settings: Settings, owner: str = NOBODY) -> Answer:
+        """Return where a candidate has the image; an `owner` who asks for much waits for it alone."""
         if candidate.source is SourceKind.CVMFS and candidate.repository in settings.cvmfs_repositories:
             self._used_at[candidate.repository] = self._clock()
         known = self.known(candidate)
         if known is not None:
             return known
-        task = self._asking.get(candidate)
-        if task is None:
-            task = asyncio.create_task(self._ask(candidate, settings))
-            self._asking[candidate] = task
-            task.add_done_callback(lambda _: self._asking.pop(candidate, None))
-        return await asyncio.shield(task)
+        asking, turns = self._asking.get(candidate), self._turns[candidate.source]
+        if asking is None:
+            turn = turns.ask(owner)
+            asking = _Inquiry(asyncio.create_task(self._ask_in_turn(turn, candidate, settings)), turn, {owner})
+            self._asking[candidate] = asking
+            asking.task.add_done_callback(lambda _: self._asking.pop(candidate, None))
+        elif owner not in asking.owners and not asking.turn.done():
+            asking.owners.add(owner)
+            turns.ask(owner, asking.turn)
+        return await asyncio.shield(asking.task)
+
+    async def _ask_in_turn(self, turn: asyncio.Future[str], candidate: Candidate, settings: Settings) -> Answer:
+        payer = await turn
+        try:
+            return await self._ask(candidate, settings)
+        finally:
+            self._turns[candidate.source].end(payer)
 
     def known(self, candidate: Candidate) -> Answer | None:
         """Return what is known of a candidate now, without asking; None if it would have to be asked."""
@@ -91,11 +115,13 @@ class Locator:
         known = self._answers.get(candidate, self._clock())
         return known and remembered(known, self._answers.until(candidate) - self._clock())
 
-    async def answers_within(self, limit_s: float, candidate: Candidate, settings: Settings) -> bool:
+    async def answers_within(
+        self, limit_s: float, candidate: Candidate, settings: Settings, owner: str = NOBODY
+    ) -> bool:
         """Whether the question where a candidate has the image is answered in so many seconds; it goes on if not."""
         try:
             async with asyncio.timeout(limit_s):
-                await self.locate(candidate, settings)
+                await self.locate(candidate, settings, owner)
         except TimeoutError:
             return False
         return True

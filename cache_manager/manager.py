@@ -28,6 +28,7 @@ from cache_manager.layout import CacheLayout
 from cache_manager.locator import Locator
 from cache_manager.ownership import Trust, why_unsafe
 from cache_manager.policy import Verdict
+from cache_manager.reader import Reader
 from cache_manager.reports import Condition, Reports
 from cache_manager.root import Root, TakenError
 from cache_manager.runtime import Runtime
@@ -79,8 +80,13 @@ class Manager:
         self._tell_runtime()
         self.health = Health()
         self.scrubber = Scrubber(self.cache, lambda: self.settings)
-        self.reports = Reports(self.broker, self.scrubber, lambda: self.settings, runner.abilities, self._condition)
-        self.server = Server(self.broker, self._verbs(), lambda: updatead.render(self._attributes()), self._judged)
+        self._reader = Reader()
+        self.reports = Reports(
+            self.broker, self._reader, self.scrubber, lambda: self.settings, runner.abilities, self._condition
+        )
+        self.server = Server(
+            self.broker, self._verbs(), self._reader, lambda: updatead.render(self._attributes()), self._judged
+        )
         self.root = Root(self.cache.store)
         self._disk_is_full = False
         self.server.why_not = self.reports.why_not = Askers(knobs.get("EXECUTE", "")).why_not
@@ -197,6 +203,7 @@ class Manager:
         for task in tasks:
             task.cancel()
         self.locator.close()
+        self._reader.close()
         self.scrubber.close()
         self.root.let_go()
 

@@ -97,8 +97,12 @@ def squashfs(architecture: str) -> bytes:
 
 def sif(architecture: str) -> bytes:
     """Return an image file that holds the program. Raises KeyError."""
+    return wrapped(squashfs(architecture), architecture)
+
+
+def wrapped(data: bytes, architecture: str) -> bytes:
+    """Return an image file of a squashfs. Raises KeyError."""
     code = _SIF_ARCHITECTURE[architecture] + b"\0"
-    data = squashfs(architecture)
     identity = b"image cache prob"
     header = _SIF_HEADER.pack(
         *(b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC", b"01", code, identity, 0, 0),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import resource
 import socket
 import stat
 import struct
@@ -16,6 +18,11 @@ from cache_manager.lease import Holder
 
 _CREDENTIALS = struct.Struct("3i")
 _JOB_DIRECTORY = re.compile(r"(/.*/dir_([0-9]{1,9}))(?:/.*)?")
+_PR_SET_DUMPABLE: Final = 4
+
+MOST_DESCRIPTORS: Final = 65536
+"""Of a hard limit that is none: programs that we start may go through all that they could have open."""
+
 ANCESTORS: Final = 4
 """How far above the peer its starter may be: the hook's interpreter, its launcher, the starter."""
 
@@ -33,6 +40,20 @@ class Peer:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _ = _CREDENTIALS.unpack(raw)
         return cls(pid, uid)
+
+
+def protect() -> None:
+    """Have this process leave no core file, be read by nobody of the same user, and have the descriptors it may have.
+
+    What HTCondor and the configuration gave it (session keys, passwords of sources) is in its memory. Core files are
+    forbidden to its children too.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # the limit does not hold where cores go into a pipe
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def boot_id() -> str:

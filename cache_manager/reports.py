@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,10 +17,10 @@ from cache_manager.jobad import JobRequest
 from cache_manager.pin import Pin
 from cache_manager.policy import Verdict
 from cache_manager.processes import Peer
-from cache_manager.protocol import Header
+from cache_manager.reader import Reader
 from cache_manager.reconcile import Quarantined
 from cache_manager.scrub import Scrubber
-from cache_manager.server import Question, Report, block_of, read_request
+from cache_manager.server import Question, Report, block_of
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable, without_secrets
@@ -39,15 +39,17 @@ class Condition:
 class Reports:
     """Answers the verbs of the admin commands."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - all that there is to report of
         self,
         broker: Broker,
+        reader: Reader,
         scrubber: Scrubber,
         settings: Callable[[], Settings],
         abilities: Callable[[], Abilities],
         condition: Callable[[], Condition],
     ) -> None:
         self._broker = broker
+        self._reader = reader
         self._cache = broker.cache
         self._settings = settings
         self._abilities = abilities
@@ -106,6 +108,7 @@ class Reports:
             "used_inodes": usage.inodes,
             "entries": len(cache.entries),
             "leases": len(cache.leases),
+            "descriptors": _descriptors(),
             "in_use": len(cache.in_use),
             "reserved_bytes": sum(one.size_bytes for one in cache.reservations.values()),
             "pins": [self._pin_row(pin) for pin in cache.pins.all()],
@@ -182,7 +185,16 @@ class Reports:
 
     async def _explain(self, question: Question) -> dict[str, Any]:
         why = self.why_not(question.peer, question.header.keys.get("scratch", ""))
-        return await explain(self._broker, question.header, question.body, ask=not why)
+        user = str(question.peer.uid)
+        return await explain(self._broker, self._reader.request(user, question.header, question.body), ask=not why)
+
+
+def _descriptors() -> int | None:
+    """Return how many files the manager has open; None where that cannot be seen."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - numbers; one of them is this look's
+    except OSError:
+        return None
 
 
 def _with_rate(fetch: dict[str, str | float]) -> dict[str, Any]:
@@ -193,11 +205,11 @@ def _with_rate(fetch: dict[str, str | float]) -> dict[str, Any]:
     return fetch | {"rate_bytes": round(rate), "left_s": None if left is None else round(max(0.0, left), 1)}
 
 
-async def explain(broker: Broker, header: Header, body: bytes, *, ask: bool = True) -> dict[str, Any]:
-    """Return the decision for a job ad step by step, without fetching; without `ask` from what is known already."""
+async def explain(broker: Broker, asked: Awaitable[JobRequest], *, ask: bool = True) -> dict[str, Any]:
+    """Return the decision for what was asked step by step, without fetching; without `ask` from what is known."""
     steps: list[dict[str, str]] = []
     try:
-        request = read_request(header, body)
+        request = await asked
     except StatusError as error:
         block = updatead.status(error.status, error.message)
         return {

@@ -6,10 +6,11 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import socket
-from collections import Counter
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +18,16 @@ from typing import Any, Final
 from cache_manager import jobad, processes, protocol, updatead
 from cache_manager.broker import Broker
 from cache_manager.caller import Caller, ProbeResult, TestResult
+from cache_manager.connections import Connections, Seat
+from cache_manager.door import Door, Guest
 from cache_manager.policy import Verdict
 from cache_manager.processes import Peer
 from cache_manager.protocol import Header, ProtocolError
+from cache_manager.reader import LARGE_BYTES, Reader
 from cache_manager.selection import NotDone
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
+from cache_manager.turns import NOBODY, Turns
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +35,28 @@ HEADER_S: Final = 5.0
 BODY_S: Final = 10.0
 PROBE_S: Final = 30.0
 TEST_S: Final = 60.0
-CONNECTIONS_PER_UID: Final = 1024
+SEND_S: Final = 30.0
+"""Who does not read his answer within this time does not want it."""
+
+LARGE_AT_A_TIME: Final = 16
+LARGE_EACH: Final = 4
+"""Large requests take memory while they come in: so many of all users and of one; the others wait in the kernel."""
+
+REPORTS_AT_A_TIME: Final = 16
+REPORTS_EACH: Final = 2
+HOOKS_EACH: Final = 512
+"""So many hooks of one owner are answered at a time; beyond that they wait for their turn within their deadline."""
+
 LEFT_DEFAULT_S: Final = 1200.0
 MARGIN_S: Final = 2.0
 """The manager answers so long before the hook's own timer does."""
 
 GONE_S: Final = 0.5
 """How often a waiting request looks whether its hook is still there."""
+
+
+TRUSTED: Final = frozenset({0, os.geteuid()})
+"""Root and the manager's own user, which in a pilot is every job's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +114,18 @@ class Line:
     writer: asyncio.StreamWriter
     peer: Peer
 
+    @property
+    def user(self) -> str:
+        """Who takes turns with others for the loop's time."""
+        return str(self.peer.uid)
+
     async def read_frame(self, limit_s: float = HEADER_S) -> tuple[Header, bytes]:
         """Return a frame. Raises ProtocolError, TimeoutError, EOFError."""
+        header = await self.read_header(limit_s)
+        return header, await self.read_body(header)
+
+    async def read_header(self, limit_s: float = HEADER_S) -> Header:
+        """Return the header of a frame. Raises ProtocolError, TimeoutError, EOFError."""
         async with asyncio.timeout(limit_s):
             try:
                 line = await self.reader.readuntil(b"\n")
@@ -104,13 +134,22 @@ class Line:
             header = protocol.parse_header(line)
         if header.length > protocol.MAX_BODY_BYTES:
             raise ProtocolError(f"the request is too large ({header.length} bytes, at most {protocol.MAX_BODY_BYTES})")
+        return header
+
+    async def read_body(self, header: Header) -> bytes:
+        """Return the rest of a frame. Raises TimeoutError, EOFError."""
         async with asyncio.timeout(BODY_S):
-            return header, await self.reader.readexactly(header.length)
+            return await self.reader.readexactly(header.length)
 
     async def send(self, frame: bytes) -> None:
-        """Write a frame. Raises ConnectionError."""
+        """Write a frame. Raises ConnectionError, and TimeoutError where nobody reads."""
         self.writer.write(frame)
-        await self.writer.drain()
+        async with asyncio.timeout(SEND_S):
+            await self.writer.drain()
+
+
+class _Stranger(Exception):  # noqa: N818 - a finding
+    """Who asks gets no image here; the text says why."""
 
 
 class Server:
@@ -120,28 +159,31 @@ class Server:
         self,
         broker: Broker,
         verbs: Verbs,
+        reader: Reader,
         advertised: Callable[[], bytes],
         judged: Callable[[jobad.JobRequest, Verdict], None],
     ) -> None:
         self.changes = 0
         """Counts the changes that followers of `advertise` may want to hear of."""
+        self.connections = Connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0], TRUSTED)
         self._broker = broker
         self._verbs = verbs
+        self._reader = reader
         self._advertised = advertised
         self._judged = judged
+        self._large = Turns(LARGE_AT_A_TIME, lambda: LARGE_EACH)
+        self._reports = Turns(REPORTS_AT_A_TIME, lambda: REPORTS_EACH)
+        self._hooks = Turns(sys.maxsize, lambda: HOOKS_EACH)
         self.why_not: Callable[[Peer, str], str] = lambda _peer, _scratch: ""
         """Why a peer that states this scratch directory gets no image; empty if it may."""
-        self._connections: Counter[int] = Counter()
-        self._server: asyncio.Server | None = None
+        self._door = Door(self.connections, self._attend)
         self._path = ""
         self._socket: tuple[int, int] | None = None
 
     async def start(self, path: str) -> None:
         """Listen. Any user may connect: what one may get is decided for each request. Raises OSError."""
         self._path = path
-        self._server = await asyncio.start_unix_server(
-            self._connected, sock=_listener(Path(path)), limit=protocol.MAX_HEADER_BYTES, backlog=512
-        )
+        self._door.open(_listener(Path(path)))
         self._socket = _identity(path)
 
     async def mend(self) -> None:
@@ -149,52 +191,72 @@ class Server:
         found = _identity(self._path)
         if found == self._socket or (found is not None and _is_listened_on(self._path)):
             return
-        before = self._server
+        before = self._door
+        self._door = Door(self.connections, self._attend)
         try:
             await self.start(self._path)
         except OSError as error:
             log.warning("socket %s: %s", self._path, error.strerror or error)
+            self._door = before
             return
         log.info("socket %s: made again", self._path)
-        if before is not None:
-            before.close()
+        before.close()
 
     async def stop(self) -> None:
         """Take no more connections."""
-        if self._server is not None:
-            self._server.close()
-            with suppress(FileNotFoundError):
-                os.unlink(self._path)  # noqa: PTH108 - asyncio is done with it
+        self._door.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)  # noqa: PTH108 - a name, no object
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer.of(writer.get_extra_info("socket"))
-        self._connections[peer.uid] += 1
+    async def _attend(self, guest: Guest, seat: Seat) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(protocol.MAX_HEADER_BYTES, loop)
+        ends = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, _ = await loop.connect_accepted_socket(lambda: ends, guest.connection)
+        seat.close = transport.abort
+        writer = asyncio.StreamWriter(transport, ends, reader, loop)
         try:
-            if self._connections[peer.uid] <= CONNECTIONS_PER_UID:
-                await self._serve(Line(reader, writer, peer))
+            await self._serve(Line(reader, writer, guest.peer), seat)
+            writer.close()
         except (ConnectionError, EOFError, TimeoutError, asyncio.CancelledError):
             # cancelled only when the manager ends, and asyncio would log that as an error
-            log.debug("uid %d: the connection ended", peer.uid)
+            log.debug("uid %d: the connection ended", guest.peer.uid)
         finally:
-            self._connections[peer.uid] -= 1
-            if not self._connections[peer.uid]:
-                del self._connections[peer.uid]
-            writer.close()
+            if not writer.is_closing():
+                transport.abort()  # what nobody reads is not waited for
 
-    async def _serve(self, line: Line) -> None:
+    async def _serve(self, line: Line, seat: Seat) -> None:
         try:
-            header, body = await line.read_frame()
+            header = await line.read_header()
         except ProtocolError as error:
             block = updatead.status(HookStatus.HOOK_INTERNAL_ERROR, f"image cache request: {error}")
             await line.send(protocol.frame(block))
             return
         verb = header.keys.get("verb", "prepare")
         if verb == "prepare":
-            await self._prepare(line, header, body)
-        elif verb == "advertise":
-            await self._advertise(line, follow="follow" in header.keys)
-        else:
-            await self._ask(line, verb, Question(header, body, line.peer))
+            await self._prepare(line, header, seat)
+            return
+        async with self._room_for(line, header):
+            body = await line.read_body(header)
+            self.connections.heard(seat)
+            if verb == "advertise":
+                await self._advertise(line, follow="follow" in header.keys)
+            else:
+                await self._ask(line, verb, Question(header, body, line.peer))
+
+    def _room_for(self, line: Line, header: Header) -> AbstractAsyncContextManager[None]:
+        """Wait, with a large request, until there is room for it in memory."""
+        return self._large.turn(line.user) if header.length > LARGE_BYTES else nullcontext()
+
+    async def _asked(self, line: Line, header: Header, seat: Seat) -> jobad.JobRequest:
+        """Return what a hook asks for. Raises StatusError, _Stranger. The ads are not kept: they may be large."""
+        async with self._room_for(line, header):
+            body = await line.read_body(header)
+            self.connections.heard(seat)
+            why = self.why_not(line.peer, header.keys.get("scratch", ""))
+            if why:
+                raise _Stranger(why)
+            return await self._reader.request(line.user, header, body)
 
     async def _ask(self, line: Line, verb: str, question: Question) -> None:
         """Answer an admin command in JSON."""
@@ -204,7 +266,8 @@ class Server:
 
         try:
             if verb in self._verbs.reports:
-                await say(await self._verbs.reports[verb](question))
+                async with self._reports.turn(NOBODY if line.peer.uid in TRUSTED else line.user):
+                    await say(await self._verbs.reports[verb](question))
             elif verb not in self._verbs.works:
                 await say({"error": f"unknown verb {verb!r}"})
             elif not question.may_change:
@@ -223,8 +286,8 @@ class Server:
             log.exception("verb %s", verb)
             await say({"error": f"{type(error).__name__}: {error}"})
 
-    async def _prepare(self, line: Line, header: Header, body: bytes) -> None:
-        task = asyncio.ensure_future(self._answer(line, header, body))
+    async def _prepare(self, line: Line, header: Header, seat: Seat) -> None:
+        task = asyncio.ensure_future(self._answer(line, header, seat))
         try:
             while not (await asyncio.wait({task}, timeout=GONE_S))[0]:
                 if line.reader.at_eof():
@@ -233,27 +296,27 @@ class Server:
         finally:
             task.cancel()
 
-    async def _answer(self, line: Line, header: Header, body: bytes) -> bytes:
+    async def _answer(self, line: Line, header: Header, seat: Seat) -> bytes:
         """Return the block that the hook prints. Never raises: a job must not be held for a fault of ours."""
         began = asyncio.get_running_loop().time()
-        why = self.why_not(line.peer, header.keys.get("scratch", ""))
-        if why:  # says nothing of this EP or of an image: not judged
-            log.warning("refused an image: %s", why)
-            return updatead.status(HookStatus.HOOK_INTERNAL_ERROR, f"image cache: {why}")
         request = jobad.JobRequest()
         try:
-            request = read_request(header, body)
+            request = await self._asked(line, header, seat)
             holder = processes.holder_for(line.peer, int(header.number("starter", 0)), header.keys.get("scratch", ""))
             deadline = asyncio.get_running_loop().time() + header.number("left", LEFT_DEFAULT_S) - MARGIN_S
             foreign = line.peer.uid not in {0, os.getuid()} and "test" in header.keys.get("can", "").split(",")
-            caller = Caller(holder, _prober(line), deadline, _tester(line) if foreign else None, line.peer.uid)
-            verdict = await self._broker.answer(request, caller)
+            test, owner = (_tester(line) if foreign else None), owner_of(line.peer, request)
+            caller = Caller(holder, _prober(line), deadline, test, line.peer.uid, owner)
+            verdict = await self._answer_in_turn(request, caller)
             block = block_of(verdict)
         except StatusError as error:
             verdict = Verdict(error.status, error.message)
             block = updatead.status(error.status, error.message)
-        except (ConnectionError, EOFError):
-            raise
+        except _Stranger as stranger:  # says nothing of this EP or of an image: not judged
+            log.warning("refused an image: %s", stranger)
+            return updatead.status(HookStatus.HOOK_INTERNAL_ERROR, f"image cache: {stranger}")
+        except (ConnectionError, EOFError, TimeoutError):
+            raise  # nobody listens, or said what it wants
         except Exception as error:  # the one place: whatever it is, the job goes back to idle and not on hold
             log.exception("request of uid %d", line.peer.uid)
             verdict = Verdict(HookStatus.HOOK_INTERNAL_ERROR, f"cache manager: {type(error).__name__}: {error}")
@@ -271,13 +334,23 @@ class Server:
         )
         return block
 
+    async def _answer_in_turn(self, request: jobad.JobRequest, caller: Caller) -> Verdict:
+        """Have a job's image found, when it is its owner's turn."""
+        try:
+            async with self._hooks.turn(caller.owner, caller.deadline):
+                return await self._broker.answer(request, caller)
+        except TimeoutError:
+            what = f"image cache: {HOOKS_EACH} other jobs of the same user wait for an answer"
+            return Verdict(HookStatus.DEADLINE_EXCEEDED, what)
+
     async def _advertise(self, line: Line, *, follow: bool) -> None:
         """Send the slot attributes; to a follower again whenever they change."""
         last, seen = b"", -1
         while True:
             if seen != self.changes:
                 seen = self.changes
-                now = self._advertised()
+                async with self._reader.turns.turn(line.user):
+                    now = self._advertised()
                 if now != last:
                     await line.send(protocol.frame(now))
                     last = now
@@ -286,12 +359,12 @@ class Server:
             await asyncio.sleep(GONE_S)
 
 
-def read_request(header: Header, body: bytes) -> jobad.JobRequest:
-    """Return what the hook sent, its two ads told apart. Raises StatusError."""
-    length = int(header.number("job", len(body)))
-    # an old locale's letters in some argument are nobody's business here
-    job, machine = body[:length].decode(errors="replace"), body[length:].decode(errors="replace")
-    return jobad.read_request(job, machine, header.keys.get("scratch", ""))
+def owner_of(peer: Peer, request: jobad.JobRequest) -> str:
+    """Return at whose expense a request is: the kernel's word for the user, because an ad says what its user likes.
+
+    Where the jobs have the manager's own uid (a pilot) there is only the ad's Owner to tell one from another.
+    """
+    return f"{peer.uid} {printable(request.owner, 64)}".strip() if peer.uid == os.geteuid() else str(peer.uid)
 
 
 def block_of(verdict: Verdict) -> bytes:

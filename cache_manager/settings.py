@@ -210,6 +210,12 @@ class Settings:
     scrub_rate_bytes: int = _knob(
         "SCRUB_RATE", "5 MB", parse_size, "bytes a second at which images are read back in the background; 0: never"
     )
+    owner_share: int = _knob(
+        "OWNER_SHARE", "50%", _percent, "an owner above this share of the cap evicts their own entries first"
+    )
+    owner_fetches: int = _knob(
+        "OWNER_FETCHES", "16", _some, "images that are fetched for one owner at a time, of 64 for all; others wait"
+    )
     allow: tuple[str, ...] = _knob("ALLOW", "*", _words, "globs of the image references that may run")
     convert_memory_bytes: int = _knob(
         "CONVERT_MEMORY", "512 MB", _memory, "memory of each process that unpacks an image; 256 MB at least"
@@ -256,6 +262,11 @@ class Settings:
         if faults:
             raise SettingsError("; ".join(faults))
         return cls(**values)
+
+    @property
+    def owner_bytes(self) -> int:
+        """What one owner may have before others' entries are evicted for them."""
+        return self.max_bytes * self.owner_share // 100
 
     def allows(self, image: ImageReference) -> bool:
         """Whether the site's allow list lets this image run.

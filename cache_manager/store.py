@@ -357,6 +357,12 @@ class Store:
             self._replace(Path(record), entry.to_json())
             os.utime(record, (now, now))
 
+    def rewrite(self, entry: CacheEntry) -> None:
+        """Write an entry's record anew, with its last use; it survives power loss."""
+        record = Path(self.layout.entries / entry.key / RECORD)
+        self._replace(record, entry.to_json(), sync=True)
+        os.utime(record, (entry.last_used_at, entry.last_used_at))
+
     def write_lease(self, lease: Lease) -> None:
         """Write a lease file. No sync: power loss ends the holders too."""
         self._replace(Path(self.layout.leases) / lease.holder.file_name, lease.to_json())

@@ -118,7 +118,7 @@ class _Room:
 
     def look(self) -> None:
         """Count what is there, and reserve ahead of it. Raises StatusError when it outgrows what there is."""
-        size, files = disk.measure(str(self._staging.directory))
+        size, files = disk.measure(str(self._staging.directory), opening=True)
         self._staging.taken_bytes = size
         more_bytes = size + self._ahead // 2 > self._bytes
         more_files = files > self._files

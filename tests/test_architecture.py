@@ -42,6 +42,7 @@ CORE: Final = {
     "condorconfig",
     "caller",
     "opened",
+    "evaluated",
 }
 SOURCES: Final = {
     "sources",
@@ -77,6 +78,12 @@ EDGES: Final = {
 MANAGER: Final = {
     "askers",
     "cache",
+    "turns",
+    "connections",
+    "door",
+    "evaluator",
+    "evaluator_child",
+    "reader",
     "pins",
     "fetcher",
     "locator",

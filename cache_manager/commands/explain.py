@@ -23,6 +23,7 @@ from cache_manager.commands.common import (
 )
 from cache_manager.layout import CacheLayout
 from cache_manager.protocol import Header
+from cache_manager.reader import Reader
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus
 from cache_manager.store import Store
@@ -81,10 +82,12 @@ async def _by_itself(settings: Settings, job: bytes, machine: bytes) -> dict[str
     cache.entries = {one.entry.key: one.entry for one in found.entries if one.entry is not None}
     cache.objects = {name: record for name, record in found.objects.items() if record is not None}
     cache.read_only = True
-    broker = Broker(cache, lambda: settings)
+    broker, reader = Broker(cache, lambda: settings), Reader()
     try:
-        return await reports.explain(broker, Header(len(job + machine), {"job": str(len(job))}), job + machine)
+        header = Header(len(job + machine), {"job": str(len(job))})
+        return await reports.explain(broker, reader.request("", header, job + machine))
     finally:
+        reader.close()
         broker.locator.close()
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Final, TextIO
 
+from cache_manager import processes
 from cache_manager.commands.common import CommandError, complain, settings_and_knobs
 from cache_manager.manager import ManagerError, serve
 from cache_manager.ownership import Trust, open_log
@@ -32,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
+    processes.protect()
     try:
         settings, knobs = settings_and_knobs()
         _log_to(settings, Trust.of(os.geteuid(), knobs), on_stderr=arguments.stderr)

@@ -66,9 +66,15 @@ class PublishedRevisions:
                         return f"its Stratum 1 says HTTP {response.status_code}"
             except (requests.RequestException, HTTPError, ValueError) as error:
                 return f"its Stratum 1: {cause(error)}"
-        fields = body.split(b"\n--", 1)[0].split(b"\n")
-        found = next((match for match in map(_REVISION.fullmatch, fields) if match), None)
-        return int(found.group(1)) if found else "its Stratum 1 sends no manifest"
+        revision = revision_of(body)
+        return "its Stratum 1 sends no manifest" if revision is None else revision
+
+
+def revision_of(manifest: bytes) -> int | None:
+    """Return the revision that a manifest tells; None for what is none."""
+    fields = manifest.split(b"\n--", 1)[0].split(b"\n")
+    found = next((match for match in map(_REVISION.fullmatch, fields) if match), None)
+    return int(found.group(1)) if found else None
 
 
 def _beginning(response: requests.Response) -> bytes:

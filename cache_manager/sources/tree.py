@@ -59,16 +59,12 @@ class Tree:
         object_url = tree_url(self.base, self.arch, image.published_name, version)
         url = tree_url(self.base, self.arch, image.published_name, manifest_file(version))
         try:
-            manifest = json.loads(transport.read_small(url, self.patience))
+            raw = transport.read_small(url, self.patience)
         except SourceError as error:
             if isinstance(error.answer, Unwell):
                 return error.answer
             return Located(url=object_url)
-        except (ValueError, RecursionError) as error:
-            return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: no JSON ({printable(str(error), 80)})")
-        if not isinstance(manifest, dict):
-            return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: no manifest")
-        return _promised(image, object_url, url, manifest)
+        return read_manifest(image, object_url, url, raw)
 
     def transfer(self, located: Located, sink: Sink) -> None:
         """Fetch the SIF. Raises SourceError."""
@@ -80,6 +76,17 @@ class Tree:
                     Unwell(HookStatus.SOURCE_UNREACHABLE, f"{error.answer.why}, although latest.txt names it")
                 ) from None
             raise
+
+
+def read_manifest(image: ImageReference, object_url: str, url: str, raw: bytes) -> Answer:
+    """Return what a manifest promises of an object, Unwell for one that is none."""
+    try:
+        manifest = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: no JSON ({printable(str(error), 80)})")
+    if not isinstance(manifest, dict):
+        return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: no manifest")
+    return _promised(image, object_url, url, manifest)
 
 
 def _promised(image: ImageReference, object_url: str, url: str, manifest: dict[str, Any]) -> Answer:

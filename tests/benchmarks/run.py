@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cache_manager import client, protocol
+from tests.benchmarks.attacks import bench_attacks
 from tests.benchmarks.reliability import bench_reliability
 from tests.benchmarks.scale import bench_leases, bench_scale
 from tests.benchmarks.site import CHECKOUT, Site, job_ad, site
@@ -121,6 +122,7 @@ def main() -> int:
         client.ask(here.socket, "status")
         console.print(bench_hook(here))
         console.print(bench_manager(here))
+        console.print(bench_attacks(here))
     console.print(bench_scale())
     console.print(bench_leases())
     console.print(bench_reliability())

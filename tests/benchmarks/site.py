@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cache_manager import client
+from tests.contract.doubles import sif
 from tests.pool.processes import poll
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
@@ -80,10 +80,5 @@ def job_ad(attributes: int = 150) -> bytes:
 def _publish(directory: Path) -> None:
     """Write a file that is a SIF by its header."""
     directory.mkdir(parents=True)
-    arch = {"x86_64": b"02", "aarch64": b"04"}[os.uname().machine]
-    body = os.urandom(1 << 20)
-    numbers = (0, 0, 1, 1, 128, 0, 128, len(body))
-    launcher = b"#!/usr/bin/env run-singularity\n"
-    header = struct.pack("<32s10s3s3s16s8q", launcher, b"SIF_MAGIC", b"01", arch, b"", *numbers)
-    (directory / "20260101T000000Z.sif").write_bytes(header + body)
+    (directory / "20260101T000000Z.sif").write_bytes(sif("bench", 1 << 20))
     (directory / "latest.txt").write_text("20260101T000000Z.sif\n")

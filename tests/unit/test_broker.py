@@ -61,9 +61,9 @@ class Places(Locator):
         self.delivers = source
         self.asked: list[SourceKind] = []
 
-    async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
+    async def locate(self, candidate: Candidate, settings: Settings, owner: str = "") -> Answer:
         """Say it."""
-        del settings
+        del settings, owner
         self.asked.append(candidate.source)
         return self.answers[candidate.source]
 
@@ -162,9 +162,9 @@ class Throttled(Places):
         self.refusals = refusals
         self.refusal = Unwell(HookStatus.SOURCE_THROTTLED, "429", retry_after_s=wait_s)
 
-    async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
+    async def locate(self, candidate: Candidate, settings: Settings, owner: str = "") -> Answer:
         """Refuse, or say where it is."""
-        found = await super().locate(candidate, settings)
+        found = await super().locate(candidate, settings, owner)
         if candidate.source is SourceKind.TREE and self.refusals:
             self.refusals -= 1
             return self.refusal
@@ -390,13 +390,13 @@ class Slow(Places):
         self.answers_now = asyncio.Event()
         self.others = asyncio.Event()
 
-    async def locate(self, candidate: Candidate, settings: Settings) -> Answer:
+    async def locate(self, candidate: Candidate, settings: Settings, owner: str = "") -> Answer:
         """Wait, if it is CVMFS that is asked."""
         if candidate.source is SourceKind.CVMFS:
             await self.answers_now.wait()
         else:
             self.others.set()
-        return await super().locate(candidate, settings)
+        return await super().locate(candidate, settings, owner)
 
 
 @pytest.mark.parametrize(("tree", "runs"), [(SIF, "image"), (Absent("404"), "cd")], ids=["a SIF", "no SIF"])

@@ -9,7 +9,8 @@ import pytest
 from cache_manager.outcome import Failed, Served
 from cache_manager.policy import Ranking, Site, SourceKind, Verdict, rank, verdict
 from cache_manager.protocol import MAX_BODY_BYTES, Header
-from cache_manager.server import block_of, read_request
+from cache_manager.reader import read_request
+from cache_manager.server import block_of
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus, StatusError
 from tests.cases import CASES, NOT_YET

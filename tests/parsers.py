@@ -1,0 +1,167 @@
+"""What reads other people's bytes, each as a function that takes any: its own error or a value, and no other way out.
+
+`tests.fuzz` feeds them what atheris invents, `tests/unit/test_corpus.py` what lies in `tests/corpus`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+from unittest.mock import NonCallableMock
+from urllib.parse import urlsplit
+
+from cache_manager import ads, jobad, protocol, sif
+from cache_manager.entry import CacheEntry
+from cache_manager.heartbeat import Heartbeat
+from cache_manager.layout import is_key, is_version_file
+from cache_manager.lease import Lease
+from cache_manager.outcome import Located, Unwell
+from cache_manager.pin import Pin
+from cache_manager.processes import Peer
+from cache_manager.reference import ImageReference
+from cache_manager.server import Line
+from cache_manager.sources import redirects, retry_after, stratum, tree
+from cache_manager.status import HookStatus, StatusError
+
+KNOWN: Final = "http://user:s3cr3t@one.example/x.sif"
+_SIF_FRONT: Final = b"#!".ljust(32, b"\0") + b"SIF_MAGIC\0" + b"01\0" + b"02\0" + bytes(16)
+_ROCKY: Final = ImageReference.parse_configured("htc/rocky:9")
+_LOOP: Final = asyncio.new_event_loop()
+
+
+def _must(truth: object, what: object) -> None:
+    """Complain of what may not be, also where assertions are switched off."""
+    if not truth:
+        raise AssertionError(what)
+
+
+def reference(data: bytes) -> None:
+    """Read what a job or an admin names."""
+    for parse in (ImageReference.parse, ImageReference.parse_configured):
+        with suppress(StatusError):
+            image = parse(data.decode(errors="replace"))
+            if image.scheme in {"http", "https"}:
+                _must("@" not in image.short.partition("://")[2].partition("/")[0], image.short)
+
+
+def job_ad(data: bytes) -> None:
+    """Read both ads, as the loop reads them: what needs evaluation is left to the evaluator."""
+    text = data.decode(errors="replace")
+    try:
+        jobad.read_request(text, text, "", ads.not_here)
+    except ads.NeedsEvaluation:
+        return
+    except StatusError as error:
+        _must(not error.status.holds or error.status is HookStatus.IMAGE_REFERENCE_INVALID, error.message)
+
+
+def exchange(data: bytes) -> None:
+    """Read from the socket whatever a user sends."""
+
+    async def read() -> None:
+        reader = asyncio.StreamReader(protocol.MAX_HEADER_BYTES)
+        reader.feed_data(data)
+        reader.feed_eof()
+        line = Line(reader, NonCallableMock(asyncio.StreamWriter), Peer(1, 1))
+        with suppress(protocol.ProtocolError, EOFError):
+            for _ in range(4):
+                header, body = await line.read_frame()
+                _must(len(body) == header.length <= protocol.MAX_BODY_BYTES, header)
+
+    _LOOP.run_until_complete(read())
+
+
+def header(data: bytes) -> None:
+    """Read the first line of a frame."""
+    with suppress(protocol.ProtocolError):
+        found = protocol.parse_header(data)
+        for key in ("job", "left", "starter", "size"):
+            int(found.number(key, 0))
+
+
+def sif_file(data: bytes) -> None:
+    """Read a SIF, as it is and behind a SIF's magic: what is taken lies within the file."""
+    for image in (data, _SIF_FRONT + data):
+        with suppress(sif.SifError):
+            _within(sif.parse(lambda at, length, image=image: image[at : at + length], len(image)), image)  # type: ignore[misc]
+        with suppress(sif.SifError):
+            _within(sif.parse_header(image[:4096], len(image)), image)
+            place = sif.table_of(image)
+            partition = sif.root_squashfs(image[place.offset : place.offset + place.size_bytes])
+            _must(partition is None or partition.offset > 0, partition)
+    sif.squashfs_counts(data)
+
+
+def _within(found: sif.SifHeader, image: bytes) -> None:
+    _must(0 <= found.end_bytes <= len(image), found)
+
+
+def manifest(data: bytes) -> None:
+    """Read what lies beside a published SIF."""
+    answer = tree.read_manifest(_ROCKY, "https://h/x.sif", "https://h/x.json", data)
+    _must(isinstance(answer, (Located, Unwell)), answer)
+    if isinstance(answer, Located):
+        _must(len(answer.digest) == 64 and answer.size_bytes, answer)
+
+
+def latest(data: bytes) -> None:
+    """Read latest.txt."""
+    version = data.decode("utf-8", "replace").strip()
+    _must(not is_version_file(version) or (len(version) < 64 and "/" not in version), version)
+
+
+def stratum_manifest(data: bytes) -> None:
+    """Read .cvmfspublished."""
+    revision = stratum.revision_of(data)
+    _must(revision is None or revision >= 0, revision)
+
+
+def records(data: bytes) -> None:
+    """Read the files of a cache root: each is what it says, written and read again, or it is none."""
+    text = data.decode(errors="replace")
+    with suppress(ValueError):
+        entry = CacheEntry.from_json(text, 0.0)
+        _must(is_key(entry.key) and CacheEntry.from_json(entry.to_json(), 0.0) == entry, entry)
+    with suppress(ValueError):
+        pin = Pin.from_json(text)
+        _must(Pin.from_json(pin.to_json()).key == pin.key, pin)
+    with suppress(ValueError):
+        lease = Lease.from_json(text)
+        _must(Lease.from_json(lease.to_json()).holder == lease.holder, lease)
+    with suppress(ValueError):
+        beat = Heartbeat.from_json(text)
+        _must(Heartbeat.from_json(beat.to_json()) == beat, beat)
+
+
+def retry_after_header(data: bytes) -> None:
+    """Read Retry-After."""
+    seconds = retry_after.retry_after_s(data.decode("latin-1"), 1.7e9)
+    _must(seconds is None or retry_after.MIN_S <= seconds <= retry_after.MAX_S, seconds)
+
+
+def location_header(data: bytes) -> None:
+    """Read Location: it takes the user's password nowhere else."""
+    text = data.decode("latin-1")
+    with suppress(redirects.RedirectError):
+        leads_to = redirects.next_url(KNOWN, text)
+        _must("s3cr3t" not in leads_to or "s3cr3t" in text or urlsplit(leads_to).hostname == "one.example", leads_to)
+
+
+PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
+    one.__name__: one
+    for one in (
+        reference,
+        job_ad,
+        exchange,
+        header,
+        sif_file,
+        manifest,
+        latest,
+        stratum_manifest,
+        records,
+        retry_after_header,
+        location_header,
+    )
+}
