@@ -8,6 +8,7 @@ import logging
 import logging.handlers
 import os
 import sys
+from pathlib import Path
 from typing import Final, TextIO
 
 from cache_manager import processes
@@ -54,6 +55,21 @@ class _Log(logging.handlers.RotatingFileHandler):
     def __init__(self, path: str, trust: Trust) -> None:
         self._trust = trust
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+
+    def rotate(self, source: str, dest: str) -> None:
+        """Make place for new lines: in HTCondor's directory the manager's user may not rename its own log.
+
+        Then the older half of it goes.
+        """
+        try:
+            Path(source).rename(dest)
+        except PermissionError:
+            with Path(source).open("r+b") as file:
+                file.seek(LOG_BYTES // 2)
+                newer = file.read().partition(b"\n")[2]
+                file.seek(0)
+                file.write(newer)
+                file.truncate()
 
     def _open(self) -> TextIO:  # type: ignore[override] # the base class says which wrapper
         return os.fdopen(open_log(self.baseFilename, self._trust), "a", encoding="utf-8", errors="backslashreplace")
