@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+
+_UNSEEN: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
+"""What was removed meanwhile, is closed, or lies deeper than a path can say."""
 
 BLOCK_BYTES: Final = 4096
 """What the smallest file takes on the usual file systems."""
@@ -43,8 +47,10 @@ def measure(path: str, *, opening: bool = False) -> tuple[int, int]:
         for entry in _entries(stack.pop(), opening=opening):
             try:
                 found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
+            except OSError as error:
+                if error.errno in _UNSEEN:
+                    continue
+                raise
             total += found.st_blocks * 512
             inodes += 1
             if entry.is_dir(follow_symlinks=False):
@@ -58,8 +64,9 @@ def _entries(directory: str, *, opening: bool) -> Iterator[os.DirEntry[str]]:
             _open_up(directory)
         with os.scandir(directory) as entries:
             yield from entries
-    except (FileNotFoundError, PermissionError):
-        return
+    except OSError as error:
+        if error.errno not in _UNSEEN:
+            raise
 
 
 def _open_up(directory: str) -> None:

@@ -212,6 +212,7 @@ class Server:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(protocol.MAX_HEADER_BYTES, loop)
         ends = asyncio.StreamReaderProtocol(reader, loop=loop)
+        seat.close = _not_now  # asyncio is about to take the socket over: nobody else may close it
         transport, _ = await loop.connect_accepted_socket(lambda: ends, guest.connection)
         seat.close = transport.abort
         writer = asyncio.StreamWriter(transport, ends, reader, loop)
@@ -357,6 +358,10 @@ class Server:
             if not follow or line.reader.at_eof():
                 return
             await asyncio.sleep(GONE_S)
+
+
+def _not_now() -> None:
+    """Close nothing."""
 
 
 def owner_of(peer: Peer, request: jobad.JobRequest) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.status import StatusError
+from cache_manager.text import printable, without_secrets
 
 PREFIX: Final = "IMAGE_CACHE_"
 
@@ -124,10 +125,15 @@ def _path(text: str) -> str:
     return text.rstrip("/") or text
 
 
+def _shown(word: str) -> str:
+    """Return a word of the configuration without what may be secret: what is wrong is advertised."""
+    return printable(without_secrets(word).rpartition("@")[2].partition("?")[0])
+
+
 def _bases(text: str) -> tuple[str, ...]:
     for word in _words(text):
         if not _URL_BASE.fullmatch(word):
-            raise ValueError(f"is no base URL (https://, osdf://, file://): {word!r}")
+            raise ValueError(f"is no base URL (https://, osdf://, file://): {_shown(word)!r}")
     return _words(text)
 
 
@@ -142,7 +148,7 @@ def _images(text: str) -> tuple[tuple[int, ImageReference], ...]:
         except StatusError as error:
             raise ValueError(error.message) from None
         if image.kind in {ReferenceKind.JOB_FILE, ReferenceKind.REGISTRY}:
-            raise ValueError(f"{word!r} is {image.kind.value}, which this EP does not have for every job")
+            raise ValueError(f"{_shown(word)!r} is {image.kind.value}, which this EP does not have for every job")
         images.append((weight, image))
     if images and not any(weight for weight, _ in images):
         raise ValueError("gives no image a weight above 0%")

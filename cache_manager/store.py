@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from weakref import WeakValueDictionary
 
-from cache_manager import acl, disk
+from cache_manager import acl, disk, removal
 from cache_manager.entry import CacheEntry, read_object
 from cache_manager.layout import CacheLayout
 from cache_manager.lease import Lease
@@ -221,7 +220,7 @@ class Store:
             self.discard(self._staging_dir(name))
         for path in self.trashed():
             try:
-                _remove(path)
+                removal.remove(path)
             except OSError as error:  # a thread is at it too; or it is tried again
                 log.warning("cannot remove %s: %s", path, error.strerror or error)
 
@@ -303,13 +302,13 @@ class Store:
 
     def remove(self, trashed: Path) -> None:
         """Remove what `evict` returned; may take long."""
-        _remove(trashed)
+        removal.remove(trashed)
 
     def discard(self, path: Path) -> None:
         """Take something out of sight and remove it."""
         trashed = self._to_trash(path)
         if trashed:
-            _remove(trashed)
+            removal.remove(trashed)
 
     def _to_trash(self, path: Path) -> Path | None:
         target = Path(self.layout.trash) / f"{path.name}-{os.urandom(4).hex()}"
@@ -537,20 +536,3 @@ def _sync_file_system(descriptor: int) -> None:
     if libc.syncfs(descriptor) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def _remove(path: Path) -> None:
-    """Remove a tree, also one with directories that forbid it to their owner."""
-    if path.is_dir() and not path.is_symlink():
-        with suppress(PermissionError):
-            shutil.rmtree(path)
-            return
-        path.chmod(0o700)
-        for top, directories, _ in os.walk(path):
-            for name in directories:
-                inside = Path(top) / name
-                if not inside.is_symlink():
-                    inside.chmod(0o700)
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Who comes next where only so many are served at a time: users take turns, however much one of them asks for.
 
-Those of one user keep their order; of several users each gets one turn in a round. Lives on one loop.
+Those of one user keep their order; of several users the one with fewest turns comes next, and then each in a round.
+Lives on one loop.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ class Turns:
 
     def _give(self) -> None:
         while self._under_way < self._at_a_time:
-            user = next(filter(self._may_have, self._waiting), None)
+            # who has least comes first; of those, who has waited longest
+            user = min(filter(self._may_have, self._waiting), key=self._taken.__getitem__, default=None)
             if user is None:
                 return
             queue = self._waiting.pop(user)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from cache_manager import disk, limited, sif
+from cache_manager import disk, limited, removal, sif
 from cache_manager.limited import Limits
 from cache_manager.runtime import Runtime
 from cache_manager.settings import Settings
@@ -84,8 +84,7 @@ class Unpacker:
             raise _failed(name, command[0], ran.status, ran.said, limits.seconds)
         tidy(unpacked)
         room.look()
-        tidy(work)
-        shutil.rmtree(work)
+        removal.remove(work)
         image.unlink()
         unpacked.rename(image)
         log.info("unpacked %s: %s in %.1f s", name, human_bytes(staging.taken_bytes), time.monotonic() - began)

@@ -66,6 +66,7 @@ EDGES: Final = {
     "limited_child",
     "unpacker",
     "disk",
+    "removal",
     "processes",
     "ownership",
     "acl",

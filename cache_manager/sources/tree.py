@@ -51,7 +51,7 @@ class Tree:
             return error.answer
         version = body.decode("utf-8", "replace").strip()
         if not is_version_file(version):
-            what = f"{shown(url)}: names no version: {printable(version, 60)!r} ({len(body)} bytes)"
+            what = f"{shown(url)}: names no version: {printable(version[:16])!r} ({len(body)} bytes)"
             return Unwell(HookStatus.SOURCE_UNREACHABLE, what)
         return self._described(image, version)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_manager.entry import CacheEntry
-from cache_manager.eviction import Cap, EvictionPlan, Usage, down_to, make_room, watermarks
+from cache_manager.eviction import Cap, EvictionPlan, Shares, Usage, down_to, make_room, watermarks
 from tests.unit.builders import entry, key_of
 
 PLENTY = 10**12
@@ -187,3 +189,32 @@ def test_background_eviction_stops_at_its_target_and_spares_the_young(
     if gone:
         last = next(one for one in gone if one.key == plan.keys[-1])
         assert left + last.disk_bytes > target
+
+
+def owned(name: str, owner: str, used_at: float, disk: int = 100) -> CacheEntry:
+    """Return an entry of an owner."""
+    return replace(entry(name, disk=disk, used_at=used_at), owner=owner)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "need", "expected"),
+    [
+        ({"eve": 100}, 100, ["e1"]),
+        ({"eve": 300}, 300, ["e1", "e2", "e3"]),
+        ({"joe": 100}, 100, ["e1"]),
+        ({"": 100}, 100, ["e1"]),
+        ({"joe": 400}, 400, ["j1", "e1", "n1", "e2"]),
+    ],
+    ids=["the greedy one", "the greedy one, much", "another one", "nobody", "one who becomes greedy"],
+)
+def test_owners_above_their_share_give_up_theirs_first(wanted: dict[str, int], need: int, expected: list[str]) -> None:
+    """Down to the share (300 of 600), then whatever was not used longest; what is nobody's counts for nobody."""
+    entries = [owned("j1", "joe", 1.0), owned("n1", "", 2.0), *(owned(f"e{n}", "eve", 2.0 + n) for n in range(1, 5))]
+    plan = make_room(entries, (), used(entries), Usage(need, 0), Cap(600, 0, PLENTY), Shares(300, wanted))
+    assert sorted(names(plan, entries)) == sorted(expected)
+    held = make_room(
+        entries, {key_of("e1")}, used(entries), Usage(100, 0), Cap(600, 0, PLENTY), Shares(300, {"eve": 1})
+    )
+    assert names(held, entries) == ["e2"]
+    assert names(down_to(entries, (), used(entries), Usage(500, 0), PLENTY, Shares(300)), entries) == ["e1"]
+    assert names(down_to(entries, (), used(entries), Usage(500, 0), PLENTY), entries) == ["j1"]
