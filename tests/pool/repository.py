@@ -135,7 +135,7 @@ class Manager:
         ad = f"ClusterId = 1\nProcId = 0\nJobUniverse = 5\nSingularityImage = {image}\n{text}"
         given = self.directory / f"ad{len(self.hooks)}"
         given.write_text(ad)
-        argv = [HOOK, "--socket", str(self.socket), "--deadline", "60", *args]
+        argv = [HOOK, "--socket", str(self.socket), "--owner", "joe", "--deadline", "60", *args]
         with given.open("rb") as stdin:
             hook = subprocess.Popen(argv, cwd=self.directory, stdin=stdin, stdout=subprocess.PIPE, text=True)
         self.hooks.append(hook)
