@@ -272,11 +272,11 @@ class Store:
             place.chmod(0o700)
 
     def open(self, entry: CacheEntry) -> None:
-        """Let everybody into an entry; `entry` is its new record."""
+        """Let everybody into an entry; `entry` is its new record. If that is cut off, a start closes it again."""
         place = Path(self.layout.entries) / entry.key
-        self._replace(place / RECORD, entry.to_json())
         acl.remove(place)
         place.chmod(0o755)
+        self._replace(place / RECORD, entry.to_json(), sync=True)
 
     def record(self, key: str) -> CacheEntry | None:
         """Return the record of an entry; None if it cannot be read."""
