@@ -322,17 +322,20 @@ class CacheMachine(RuleBasedStateMachine):
             world.do(lambda: world.cache.quarantine(key, "does not start"))
         self.model.quarantined[key] = world.forget(key)
 
-    @rule(later=st.booleans())
-    def background_evicts(self, *, later: bool) -> None:
-        """Evict from the high watermark down to the low one."""
+    @rule(later=st.booleans(), sources=st.lists(SOURCES, max_size=4))
+    def background_evicts(self, sources: list[Source], *, later: bool) -> None:
+        """Evict from the high watermark down to the low one, perhaps after more came in."""
+        for source in sources:
+            self.fetch(source, told=True, number=None)
         self.world.now += 100 * later
         self.world.tidy()
 
     @rule(less=st.sampled_from([0, 1, BLOCK, 2 * BLOCK, 3 * BLOCK]), of_disk=st.booleans())
     def nearly_all_is_needed(self, less: int, *, of_disk: bool) -> None:
         """Ask for as much as can be had under the cap or of the file system, or a little more or less."""
-        could = self.model.could_go
-        self.world.need_all_with(could - less, of_disk=of_disk)
+        if of_disk:
+            self.others_leave(700_000)
+        self.world.need_all_with(self.model.could_go - less, of_disk=of_disk)
 
     # the machine
 
@@ -383,6 +386,10 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(free=st.sampled_from([0, 300_000, 1_000_000, DISK, DISK]))
     def others_fill_the_disk(self, free: int) -> None:
         """Leave hardly anything, or all of it."""
+        self.others_leave(free)
+
+    def others_leave(self, free: int) -> None:
+        """Have so much free on the file system, if it is that large."""
         world = self.world
         world.others_bytes = world.store.others_bytes = 0
         world.others_bytes = world.store.others_bytes = max(0, world.store.room().free_bytes - free)
