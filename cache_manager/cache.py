@@ -143,6 +143,7 @@ class Cache:
             self._watch(lease)
         self._overhead = Usage(*self.store.overhead())
         self._stuck = {path for path in self.store.trashed() if path not in self._trash or path in self._stuck}
+        self._trash = {path: one for path, one in self._trash.items() if os.path.lexists(path)}
         self._trash |= {path: Usage(*self.store.taken(path)) for path in self._stuck}
         log.info(
             "cache %s: %d entries, %d leases; removed %d broken entries, %d dead leases, %d unfinished fetches",
@@ -159,9 +160,10 @@ class Cache:
         on_disk = {lease.holder: lease for lease in found}
         for holder, lease in list(self.leases.items()):
             there = on_disk[holder].keys if holder in on_disk else frozenset()
-            keys = (lease.keys | there) & self.entries.keys()
+            keys = (lease.keys | there) & (self.entries.keys() | self.quarantined.keys())
             if not keys:
                 self.release(holder)
+                on_disk.pop(holder, None)
             elif keys != there:
                 on_disk[holder] = replace(lease, keys=keys)
                 self.store.write_lease(on_disk[holder])
@@ -239,10 +241,10 @@ class Cache:
         return found
 
     def _lease(self, key: str, holder: Holder | None, now: float, job_id: str) -> None:
-        self._follow_clock(now)
         self.counters.uses[key] += 1
-        if now - self.entries[key].last_used_at >= TOUCH_S:
-            self._used(self.entries[key], now)
+        at = self._time_of_use(now)
+        if at - self.entries[key].last_used_at >= TOUCH_S:
+            self._used(self.entries[key], at)
         if holder is not None:
             before = self.leases.get(holder)
             if before is None or key not in before.keys:
@@ -256,20 +258,22 @@ class Cache:
         self.entries[entry.key] = replace(entry, last_used_at=at)
         self.store.touch(entry, at)
 
-    def _follow_clock(self, now: float) -> None:
-        """Date back what was used before the clock was set back: in its order, and before what is used from now on.
+    def _time_of_use(self, now: float) -> float:
+        """Return the time to remember for a use: never before that of an earlier one, also when the clock is set back.
 
-        Else images that nobody uses would outlive those that are used, until the clock is where it has been.
+        Then what was used in its future is dated back, in its order: else images that nobody uses would outlive those
+        that are used, until the clock is where it has been.
         """
         if now >= self._newest_at - TOUCH_S:
-            self._newest_at = max(now, self._newest_at)
-            return
+            self._newest_at = now if now >= self._newest_at else self._newest_at + _TICK_S
+            return self._newest_at
         log.warning("the clock was set back by %.0f s", self._newest_at - now)
         latest = [one for one in self.entries.values() if one.last_used_at > now - 2 * TOUCH_S]
         latest.sort(key=lambda one: (one.last_used_at, one.created_at, one.key), reverse=True)
         for number, entry in enumerate(latest, 1):
             self._used(entry, now - TOUCH_S - number * _TICK_S)
         self._newest_at = now
+        return now
 
     def release(self, holder: Holder) -> None:
         """End a holder's lease. Three in a row that end at once make an entry suspect: perhaps it does not start."""
@@ -351,12 +355,11 @@ class Cache:
             )
         before = self.reservations.get(nonce, Reservation(nonce, 0, 0, owner))
         more = Usage(max(0, size_bytes - before.size_bytes), max(0, inodes - before.inodes))
-        cap = self._cap(nonce, size_bytes, settings)
         shares = self._shares({before.owner: more.size_bytes}, settings)
-        plan = self._plan(more, cap, shares)
+        plan, cap = self._plan(nonce, size_bytes, more, shares)
         if not plan.enough:
             self.poll_holders()  # whoever ended a moment ago
-            plan = self._plan(more, cap, shares)
+            plan, cap = self._plan(nonce, size_bytes, more, shares)
         if not plan.enough:
             raise self._no_inodes(name, more, cap) or self._no_room(name, more, cap, plan)
         self.give_up(plan.keys)
@@ -371,11 +374,15 @@ class Cache:
             others[one.owner] += one.size_bytes
         return Shares(settings.owner_bytes, others)
 
-    def _plan(self, more: Usage, cap: Cap, shares: Shares) -> EvictionPlan:
+    def _plan(self, nonce: str, size_bytes: int, more: Usage, shares: Shares) -> tuple[EvictionPlan, Cap]:
+        """Plan room for a reservation. What is in quarantine goes before any image that is good."""
+        settings = self._settings()
+        cap = self._cap(nonce, size_bytes, settings)
         plan = eviction.make_room(self.entries.values(), self.held, self.usage, more, cap, shares)
-        if (plan.keys or not plan.enough) and self.empty_quarantine():  # before any image that is good
-            return eviction.make_room(self.entries.values(), self.held, self.usage, more, cap, shares)
-        return plan
+        if (plan.keys or not plan.enough) and self.empty_quarantine():
+            cap = self._cap(nonce, size_bytes, settings)  # what went is as good as free
+            plan = eviction.make_room(self.entries.values(), self.held, self.usage, more, cap, shares)
+        return plan, cap
 
     def _cap(self, nonce: str, size_bytes: int, settings: Settings) -> Cap:
         """Return the limits for what is reserved: the entries will take a little more than their images.
@@ -472,12 +479,11 @@ class Cache:
         """
         if not self.store.is_whole(entry):
             raise StatusError(HookStatus.CACHE_FULL, f"{entry.name}: was given up while it came in once more")
-        self._follow_clock(now)
-        kept = self.entries.get(entry.key, entry)
+        kept = self.store.record(entry.key) or entry
         if kept.closed != entry.closed:  # the same bytes, one time without a credential
             kept = replace(kept, public=entry.public or kept.public, closed=False)
             self.store.open(kept)
-        self._used(kept, now)
+        self._used(kept, self._time_of_use(now))
         self.pins.follow(entry.name, entry.key)
         self.counters.fetched_bytes += entry.size_bytes
         self.remember(

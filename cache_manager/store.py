@@ -250,10 +250,10 @@ class Store:
         directory.chmod(0o700 if entry.closed else 0o755)
         if self.is_whole(entry):
             self.discard(directory)
-        else:
-            self.discard(target)  # something that is not what its name says
-            directory.rename(target)
-            _sync(target.parent)
+            return entry
+        self.discard(target)  # something that is not what its name says
+        directory.rename(target)
+        _sync(target.parent)
         return entry
 
     def readers(self, key: str) -> frozenset[int]:
@@ -272,11 +272,15 @@ class Store:
             place.chmod(0o700)
 
     def open(self, entry: CacheEntry) -> None:
-        """Let everybody into an entry; `entry` is its new record."""
+        """Let everybody into an entry; `entry` is its new record. If that is cut off, a start closes it again."""
         place = Path(self.layout.entries) / entry.key
-        self._replace(place / RECORD, entry.to_json())
         acl.remove(place)
         place.chmod(0o755)
+        self._replace(place / RECORD, entry.to_json(), sync=True)
+
+    def record(self, key: str) -> CacheEntry | None:
+        """Return the record of an entry; None if it cannot be read."""
+        return _found_entry(str(self.layout.entries), key).entry
 
     def discard_staging(self, nonce: str) -> None:
         """Give up what was being brought in; nothing happens if it is not there."""

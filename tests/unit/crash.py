@@ -25,6 +25,17 @@ Files = Mapping[str, tuple[int, bytes | str | None, int]]
 _EVENTS: Final = frozenset(
     {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.utime", "os.truncate", "os.symlink"}
 )
+_DIRECTORIES: Final = {
+    "os.rename": (2, 3),
+    "os.mkdir": (2,),
+    "os.remove": (1,),
+    "os.rmdir": (1,),
+    "os.chmod": (0, 2),
+    "os.utime": (0, 3),
+    "os.truncate": (0,),
+    "os.symlink": (2,),
+}
+"""Where among an event's arguments there may be a descriptor: of what is changed, or of the directory around it."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +165,10 @@ class Recorder:
 def _paths(name: str, arguments: tuple[Any, ...]) -> list[str]:
     """Return the paths that an event is about. Trees are removed by names below open directories."""
     paths = [str(one) for one in arguments[:2]]
-    if name in {"os.remove", "os.rmdir"} and arguments[1] >= 0:
-        paths.append(str(Path(f"/proc/self/fd/{arguments[1]}").readlink()))
+    for place in _DIRECTORIES.get(name, ()):
+        descriptor = arguments[place]
+        if isinstance(descriptor, int) and descriptor >= 0:
+            paths.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
     return paths
 
 

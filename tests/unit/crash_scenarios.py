@@ -58,28 +58,28 @@ echo end >"$0.says"
 """A container runtime that asks before each thing that it writes, so that each of its moments can be looked at."""
 
 
-def bring(bench: Bench, recorder: Recorder, name: str, size: int = SIZE) -> CacheEntry:
+def bring(bench: Bench, recorder: Recorder, name: str, *, closed: bool = False) -> CacheEntry:
     """Fetch an image as the fetcher does: reserved, written, committed, added. From then on it must be there."""
     nonce = f"1-{name}"
-    content = sif_file(name.encode() * size)[:size]
-    bench.cache.reserve(nonce, name, size)
+    content = sif_file(name.encode() * SIZE)[:SIZE]
+    bench.cache.reserve(nonce, name, SIZE)
     staging = bench.stage(nonce, name)
-    for start in range(0, size, size // 3):
-        staging.write(content[start:][: size // 3])
+    for start in range(0, SIZE, SIZE // 3):
+        staging.write(content[start:][: SIZE // 3])
     digest = staging.finish()
 
-    return publish(bench, recorder, staging, name, f"{digest}.sif", size)
+    return publish(bench, recorder, staging, name, f"{digest}.sif", closed=closed)
 
 
-async def unpack(bench: Bench, recorder: Recorder, name: str, size: int = SIZE) -> CacheEntry:
+async def unpack(bench: Bench, recorder: Recorder, name: str) -> CacheEntry:
     """Fetch an image and have the runtime unpack it, step by step."""
     nonce = f"1-{name}"
-    bench.cache.reserve(nonce, name, 2 * size, 20)
+    bench.cache.reserve(nonce, name, 2 * SIZE, 20)
     staging = bench.stage(nonce, name)
-    staging.write(sif_file(name.encode() * size)[:size])
+    staging.write(sif_file(name.encode() * SIZE)[:SIZE])
     digest = staging.finish()
     await _have_unpacked(bench.store.root.parent, staging, recorder)
-    return publish(bench, recorder, staging, name, f"{digest}.sandbox", size)
+    return publish(bench, recorder, staging, name, f"{digest}.sandbox")
 
 
 async def _have_unpacked(place: Path, staging: Staging, recorder: Recorder) -> None:
@@ -111,16 +111,16 @@ def directory(bench: Bench, recorder: Recorder, name: str) -> CacheEntry:
         file = staging.directory / "image" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(bytes(size))
-    return publish(bench, recorder, staging, name, key_of(name, "sandbox"), SIZE)
+    return publish(bench, recorder, staging, name, key_of(name, "sandbox"))
 
 
-def publish(  # noqa: PLR0913, PLR0917 - what an entry is made of
-    bench: Bench, recorder: Recorder, staging: Staging, name: str, key: str, size: int
+def publish(  # noqa: PLR0913 - what an entry is made of
+    bench: Bench, recorder: Recorder, staging: Staging, name: str, key: str, *, closed: bool = False
 ) -> CacheEntry:
     """Commit and add what is in staging. From then on it must be there."""
 
     def describe(disk_bytes: int, inodes: int) -> CacheEntry:
-        return CacheEntry(key, name, entry(name).origin, size, disk_bytes, inodes, bench.now)
+        return CacheEntry(key, name, entry(name).origin, SIZE, disk_bytes, inodes, bench.now, closed=closed)
 
     committed = bench.store.commit(staging, describe)
     bench.cache.add(committed, Located(url=committed.origin), bench.now)
@@ -203,6 +203,12 @@ def quarantines(bench: Bench, recorder: Recorder) -> None:
     bench.cache.quarantine(one, "does not start")
     gone(recorder, one)
     bench.cache.reserve("1-large", "large", 309_000)
+
+
+def openings(bench: Bench, recorder: Recorder) -> None:
+    """Bring an image in with a job's credential, and then without one: everybody may read it."""
+    bring(bench, recorder, "a", closed=True)
+    bring(bench, recorder, "a")
 
 
 def second_thoughts(bench: Bench, recorder: Recorder) -> None:
@@ -314,6 +320,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     pins,
     quarantines,
     second_thoughts,
+    openings,
     unpackings,
     removals,
     heartbeats,

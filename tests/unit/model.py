@@ -145,6 +145,12 @@ class Model:
         return sorted((one for key, one in self.images.items() if key not in held), key=lambda one: one.used)
 
     @property
+    def could_go(self) -> int:
+        """The bytes of all that may go: images, and what is in quarantine."""
+        bad = sum(size for key, size in self.quarantined.items() if key not in self.in_use)
+        return bad + sum(one.disk_bytes for one in self.evictable)
+
+    @property
     def taken(self) -> int:
         """What counts against the cap: images, quarantine, and reservations with what entries add to them."""
         images = sum(one.disk_bytes for one in self.images.values()) + sum(self.quarantined.values())
@@ -254,8 +260,7 @@ class World:
             raise
         model.reserved[nonce] = max(size, before)
         gone = self._take_leave(model.evictable)
-        trash = disk.measure(str(self.root / "trash"))[0]
-        assert not more or self._free() + trash >= 0, "promised more than the file system has"
+        assert not more or self._free() >= 0, "promised more than the file system has"
         assert not more or model.taken <= model.cap, "promised more than the cap"
         if gone:
             back = gone[-1].disk_bytes
@@ -274,7 +279,7 @@ class World:
     def _judge_refusal(self, error: StatusError, more: int, size: int) -> None:
         model = self.model
         assert not self._take_leave(model.evictable), "a plan that is not enough frees nothing"
-        could = sum(one.disk_bytes for one in model.evictable)
+        could = model.could_go
         full = model.taken - could + more > model.cap - SLACK
         short = self._free() + could - more < SLACK
         large = size > model.cap - SLACK
@@ -286,9 +291,9 @@ class World:
         assert reasons[error.status], f"refused without a reason: {error.message}"
 
     def _free(self) -> int:
-        """Return what the file system has beyond what is promised."""
+        """Return what the file system has beyond what is promised; what is being removed is as good as free."""
         pending = sum(max(0, size - self.store.staged_bytes(nonce)) for nonce, size in self.model.reserved.items())
-        return self.store.room().free_bytes - pending
+        return self.store.room().free_bytes + disk.measure(str(self.root / "trash"))[0] - pending
 
     def _take_leave(self, evictable: list[Image]) -> list[Image]:
         """Note what the cache gave up, and return it: the first of what could go, and quarantine before that."""

@@ -76,6 +76,9 @@ def judge_images(moment: Moment, bench: Bench, where: str) -> None:
     cache, root = bench.cache, bench.store.root
     for key in set(cache.entries) - moment.must("damaged"):
         assert is_whole(key, Path(bench.store.layout.image(key))), f"{where}: {key} is not whole"
+    for key, entry in cache.entries.items():
+        mode = (root / "entries" / key).stat().st_mode & 0o777
+        assert mode == (0o700 if entry.closed else 0o755), f"{where}: {key} is closed or open, and not as it says"
     assert moment.must("there") <= set(cache.entries), f"{where}: an image is lost"
     assert not moment.must("gone") & set(cache.entries), f"{where}: an image is back"
     kept = {path.name for path in (root / "quarantine").iterdir()}

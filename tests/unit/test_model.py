@@ -258,7 +258,7 @@ class CacheMachine(RuleBasedStateMachine):
         """Kill one, and ask for more room than there is without its images before anybody could have seen its end."""
         world, model = self.world, self.model
         holders = [number for number in sorted(world.starters) if world.starter(number) in model.leases]
-        could = sum(one.disk_bytes for one in model.evictable)
+        could = model.could_go
         self.kill(holders[pick % len(holders)])
         world.need_all_with(could + BLOCK)
         world.do(world.cache.poll_holders)
@@ -316,23 +316,26 @@ class CacheMachine(RuleBasedStateMachine):
             image.chmod(0o644)
             with image.open("ab") as file:
                 file.write(b"x")
-            source = self.model.images[key].source
-            assert world.do(lambda: world.cache.find(source.located, ("sif",))) is None
+            located = Located(url="", digest=key.partition(".")[0])
+            assert world.do(lambda: world.cache.find(located, ("sif",))) is None
         else:
             world.do(lambda: world.cache.quarantine(key, "does not start"))
         self.model.quarantined[key] = world.forget(key)
 
-    @rule(later=st.booleans())
-    def background_evicts(self, *, later: bool) -> None:
-        """Evict from the high watermark down to the low one."""
+    @rule(later=st.booleans(), sources=st.lists(SOURCES, max_size=4))
+    def background_evicts(self, sources: list[Source], *, later: bool) -> None:
+        """Evict from the high watermark down to the low one, perhaps after more came in."""
+        for source in sources:
+            self.fetch(source, told=True, number=None)
         self.world.now += 100 * later
         self.world.tidy()
 
     @rule(less=st.sampled_from([0, 1, BLOCK, 2 * BLOCK, 3 * BLOCK]), of_disk=st.booleans())
     def nearly_all_is_needed(self, less: int, *, of_disk: bool) -> None:
         """Ask for as much as can be had under the cap or of the file system, or a little more or less."""
-        could = sum(one.disk_bytes for one in self.model.evictable)
-        self.world.need_all_with(could - less, of_disk=of_disk)
+        if of_disk:
+            self.others_leave(700_000)
+        self.world.need_all_with(self.model.could_go - less, of_disk=of_disk)
 
     # the machine
 
@@ -343,9 +346,7 @@ class CacheMachine(RuleBasedStateMachine):
         before = dict(world.cache.entries)
         world.abandon()
         for fetch in model.fetches.values():
-            if fetch.committed and fetch.committed.key not in model.images and world.store.is_whole(fetch.committed):
-                one = fetch.committed
-                model.images[one.key] = Image(fetch.source, one.disk_bytes, one.created_at, model.use())
+            self.recognize(fetch)
         model.fetches.clear()
         model.reserved.clear()
         model.expected.clear()
@@ -357,6 +358,26 @@ class CacheMachine(RuleBasedStateMachine):
             assert abs(world.cache.entries[key].last_used_at - entry.last_used_at) < 0.001
             assert world.cache.find(Located(url="", digest=entry.digest), (entry.format,)) == entry
 
+    def recognize(self, fetch: Fetch) -> None:
+        """Expect what is on disk already to be found by who reads the root."""
+        one, model = fetch.committed, self.model
+        if one and one.key not in model.images and self.world.store.is_whole(one):
+            model.images[one.key] = Image(fetch.source, one.disk_bytes, one.created_at, model.use())
+
+    @rule()
+    def root_is_read_again(self) -> None:
+        """Look at all of it, as after something failed: what is there and what is under way stays.
+
+        An image that is on disk already and not yet taken up counts twice until that; a lease of nothing ends.
+        """
+        model = self.model
+        self.world.do(self.world.cache.load)
+        for fetch in model.fetches.values():
+            self.recognize(fetch)
+        model.most = max(model.most, model.taken)
+        there = set(model.images) | set(model.quarantined)
+        model.leases = {holder: keys & there for holder, keys in model.leases.items() if keys & there}
+
     @rule(seconds=st.sampled_from([1, 100, 100_000, -5, -3_000, -1_000_000]))
     def clock_is_set(self, seconds: int) -> None:
         """Go forwards as time goes, and both ways by who sets it."""
@@ -365,6 +386,10 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(free=st.sampled_from([0, 300_000, 1_000_000, DISK, DISK]))
     def others_fill_the_disk(self, free: int) -> None:
         """Leave hardly anything, or all of it."""
+        self.others_leave(free)
+
+    def others_leave(self, free: int) -> None:
+        """Have so much free on the file system, if it is that large."""
         world = self.world
         world.others_bytes = world.store.others_bytes = 0
         world.others_bytes = world.store.others_bytes = max(0, world.store.room().free_bytes - free)
