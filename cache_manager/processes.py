@@ -150,18 +150,19 @@ def holder_for(peer: Peer, stated_pid: int, scratch: str = "") -> Holder | None:
     """
     if peer.pid == 0:
         return _by_directory(peer, 0, stated_pid, scratch)
-    line = _ancestors(peer.pid)
+    line = _ancestors(peer.pid, stated_pid)
     found = next((pid for pid in (stated_pid, _job_directory(scratch)[1]) if pid in line), 0)
     found = found or next((pid for pid in line if not _is_launcher(pid)), 0)
     if not line and _is_hidden(peer.pid):
         found = stated_pid
-    return _by_directory(peer, found, stated_pid, scratch) if _is_hidden(found) else holder(found)
+    seen = holder(found)
+    return _by_directory(peer, found, stated_pid, scratch) if seen is None and _is_hidden(found) else seen
 
 
-def _ancestors(pid: int) -> list[int]:
-    """Return the pids above a process, nearest first, as far as a starter may be."""
+def _ancestors(pid: int, last: int) -> list[int]:
+    """Return the pids above a process, nearest first, as far as a starter may be, and not above `last`."""
     line: list[int] = []
-    while len(line) < ANCESTORS:
+    while len(line) < ANCESTORS and last not in line:
         found = _stat(pid)
         if found is None or found[0] <= 1:
             break
@@ -234,9 +235,15 @@ def _is_hidden(pid: int) -> bool:
 def _is_launcher(pid: int) -> bool:
     """Whether a process is the shell that waits for our hook."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        descriptor = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY)
     except OSError:
         return False
+    try:
+        words = os.read(descriptor, 4096).split(b"\0")
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
     return len(words) > 1 and words[1].endswith(b"/prepare-job")
 
 
