@@ -120,9 +120,11 @@ def test_a_size_that_cannot_be_reached_is_told(messy: Site, *, with_manager: boo
 def test_cleanup_says_when_a_manager_holds_the_cache_and_does_not_answer(messy: Site) -> None:
     """Nothing is touched then."""
     messy.start()
+    messy.tell(signal.SIGSTOP)  # it would make its socket again
     messy.socket.unlink()
     leave_a_mess(messy.root)
     process = messy.command("cleanup", "--older-than", "0s")
+    messy.tell(signal.SIGCONT)
     assert (process.returncode, process.stdout) == (1, "")
     assert "its manager holds the lock, and does not answer" in process.stderr
     assert "1-1" in messy.names("staging")
