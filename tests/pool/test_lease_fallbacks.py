@@ -121,7 +121,7 @@ def test_a_starter_in_a_namespace_below_ours_is_found_by_its_hook(start: Start, 
     job = site.start_job(f"{origin.url}/a.sif", below=OWN_PIDS)
     assert job.status == 0, job.message
     (lease,) = leases(site)
-    (starter,) = descendants(job.process.pid)
+    starter, *_ = descendants(job.process.pid)  # its hook may not be gone yet
     assert lease["pid"] == starter
     assert "directory" not in lease
     job.kill()
