@@ -48,6 +48,8 @@ class Starter:
         """Kill it as `kill -9` does."""
         self.process.kill()
         self.process.wait(PATIENCE_S)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 def start(site: Site, ad: str, *, stated: bool = True, args: Sequence[str] = ()) -> Starter:

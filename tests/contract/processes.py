@@ -51,7 +51,9 @@ def wait_for_end(process: subprocess.Popen[bytes]) -> int:
     if process.poll() is None:
         descriptor = os.pidfd_open(process.pid)
         try:
-            select.select([descriptor], [], [], PATIENCE_S)
+            poll = select.poll()  # select takes no descriptor above 1023
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(PATIENCE_S * 1000)
         finally:
             os.close(descriptor)
     return process.wait(1)
