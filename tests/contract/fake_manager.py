@@ -82,10 +82,18 @@ class FakeManager:
         connection.close()
 
     def _read(self, connection: socket.socket) -> None:
+        """Read a request. Raises ConnectionError when the hook goes away before its end."""
         data = b""
         while b"\n" not in data:
-            data += connection.recv(65536)
+            data += _received(connection)
         header, _, body = data.partition(b"\n")
         length = int(header.split()[1])
         while len(body) < length:
-            body += connection.recv(65536)
+            body += _received(connection)
+
+
+def _received(connection: socket.socket) -> bytes:
+    part = connection.recv(65536)
+    if not part:
+        raise ConnectionError("the hook is gone")
+    return part
