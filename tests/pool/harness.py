@@ -261,9 +261,20 @@ class Pool:
                 shutil.copy2(path, own)
         description = where / "submit"
         description.write_text(describe_jobs(lines, where, count, guard))
-        said = self.tool("condor_submit", "-terse", description, user=owner).stdout
+        said = self._submitted(description, owner)
         cluster = int(said.split(".")[0])
         return [Job(cluster, proc, where / str(proc), owner, self.tool) for proc in range(count)]
+
+    def _submitted(self, description: Path, owner: str) -> str:
+        """Return what condor_submit says; on a busy machine the schedd may need a moment before it answers."""
+
+        def attempt() -> str:
+            done = self.tool("condor_submit", "-terse", description, user=owner, check=False)
+            if done.returncode and "Failed to connect to local queue manager" not in done.stderr:
+                raise RuntimeError(f"condor_submit {description}: {done.stdout}{done.stderr}")
+            return "" if done.returncode else done.stdout
+
+        return poll(attempt, f"{description} submitted", 60, interval=0.5)
 
     def ssh_to_job(self, job: Job, command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run `command` beside a running job, in its container, with condor_ssh_to_job as the job's owner."""
