@@ -151,11 +151,11 @@ THIRD_PARTY: Final = {
 
 STARTS_PROCESSES: Final = {"helper", "runtime", "limited", "unpacker", "configuration", "commands.config"}
 
-_C_MODULES: Final = {"_signal", "_socket", "posix", "select", "sys", "time"}
-HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test", "look", "listener"}}
+_C_MODULES: Final = {"_signal", "_socket", "posix", "pwd", "select", "sys", "time"}
+HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test", "look"}}
 HOOK_ON_DEMAND: Final = {
     name: {"posix", "select", "time", "look"} for name in ("degraded", "next_hook", "image_test", "look")
-} | {"listener": {"posix", "pwd"}}
+}
 
 
 def modules(package: str) -> dict[str, Path]:
