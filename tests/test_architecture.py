@@ -58,6 +58,10 @@ SOURCES: Final = {
     "sources.cvmfs_child",
     "sources.stratum",
 }
+REGISTRY: Final = {
+    "registry",
+}
+"""What the publisher shares with the cache: it builds on the contract alone."""
 EDGES: Final = {
     "host",
     "store",
@@ -122,10 +126,17 @@ TOOLS: Final = {
     "commands.advertise",
 }
 
-LAYERS: Final = (CONTRACT, CORE, SOURCES | EDGES, MANAGER, TOOLS)
+LAYERS: Final = (CONTRACT, CORE | REGISTRY, SOURCES | EDGES, MANAGER, TOOLS)
 """From the ground up: a module imports from its own layer and from those before it."""
 
 PURE: Final = CONTRACT | CORE
+
+SYNC_PURE: Final[set[str]] = set()
+SYNC_EDGES: Final = {"engine", "targets"}
+SYNC_TOOLS: Final = {"commands"}
+SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
+SYNC_MAY_IMPORT: Final = {"reference", "layout", "status", "runtime", "sif", "text", *REGISTRY}
+"""What of cache_manager is the publisher's too."""
 FORBIDDEN_IN_PURE: Final = {
     "os",
     "subprocess",
@@ -148,6 +159,9 @@ THIRD_PARTY: Final = {
     "htcondor2": set(),
 }
 """Where each may be imported; htcondor2 only in the configuration's child, which is a text."""
+
+SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {}
+SYNC_STARTS_PROCESSES: Final[set[str]] = set()
 
 STARTS_PROCESSES: Final = {"helper", "runtime", "limited", "unpacker", "configuration", "commands.config"}
 
@@ -257,6 +271,35 @@ def test_a_child_that_is_a_program_imports_nothing_of_ours(name: str) -> None:
     """It is run by its path, without the packages."""
     found = {imported.partition(".")[0] for imported in imports(MODULES[name])}
     assert found <= set(sys.stdlib_module_names)
+
+
+SYNC_MODULES: Final = modules("sync")
+
+
+def test_every_module_of_the_publisher_has_its_place_in_the_house() -> None:
+    """As in the cache."""
+    assert set(SYNC_MODULES) - {"__main__"} == set().union(*SYNC_LAYERS)
+
+
+@pytest.mark.parametrize("name", sorted(SYNC_MODULES))
+def test_the_publisher_imports_from_below_and_of_the_cache_only_what_is_its_own_too(name: str) -> None:
+    """The publisher runs where there is no cache."""
+    rooms = [number for number, layer in enumerate(SYNC_LAYERS) if name in layer] or [len(SYNC_LAYERS)]
+    for imported in imports(SYNC_MODULES[name]):
+        shared = own(imported, MODULES)
+        assert not imported.startswith("cache_manager.") or shared in SYNC_MAY_IMPORT, f"{name} imports {imported}"
+        assert not imported.startswith(("hooks", "tests")), f"{name} imports {imported}"
+        target = imported.removeprefix("sync.") if imported.startswith("sync.") else ""
+        target = target if target in SYNC_MODULES else target.rpartition(".")[0]
+        for number, layer in enumerate(SYNC_LAYERS):
+            assert target not in layer or number <= rooms[0], f"{name} imports {imported}"
+        package = imported.partition(".")[0]
+        if package not in sys.stdlib_module_names and package not in {"cache_manager", "sync"}:
+            assert name in SYNC_THIRD_PARTY[package], f"{name} imports {imported}"
+        if package == "subprocess":
+            assert name in SYNC_STARTS_PROCESSES, f"{name} starts processes"
+        if name in SYNC_PURE:
+            assert not {imported, package} & FORBIDDEN_IN_PURE, f"{name} imports {imported}"
 
 
 def test_packaging_is_no_package() -> None:

@@ -19,6 +19,10 @@ packages=(
     condor apptainer squashfuse squashfs-tools openssh-server openssh-client
     # the tests; tmux is the terminal in which the admin commands are looked at
     python3 python3-venv python3-pip nginx busybox-static tmux ncurses-base
+    # servers of images: an origin and a cache of the federation, a registry
+    xrootd-server xrootd-server-plugins xrootd-client-plugins docker-registry
+    # the browser in which the publisher's page is looked at
+    chromium-headless-shell fonts-dejavu-core
 )
 
 say() { echo "tree.sh: $*" >&2; }

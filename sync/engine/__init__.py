@@ -1,0 +1,1 @@
+"""Where conversions run: on this machine, or as HTCondor jobs."""
