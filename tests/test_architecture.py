@@ -131,7 +131,7 @@ LAYERS: Final = (CONTRACT, CORE | REGISTRY, SOURCES | EDGES, MANAGER, TOOLS)
 
 PURE: Final = CONTRACT | CORE
 
-SYNC_PURE: Final[set[str]] = set()
+SYNC_PURE: Final = {"values"}
 SYNC_EDGES: Final = {"engine", "targets"}
 SYNC_TOOLS: Final = {"commands"}
 SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
