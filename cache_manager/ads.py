@@ -19,7 +19,7 @@ import classad2
 
 from cache_manager.status import HookStatus, StatusError
 
-_LINE = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(?!=)(.*)$", re.MULTILINE)
+_LINE = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(?!=)[ \t\r]*([^ \t\r\n].*)$", re.MULTILINE)
 _BLANK: Final = " \t\r"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORD = re.compile(r"(?<!\d)([A-Za-z_][A-Za-z0-9_]*)[ \t]*(\(?)")
@@ -40,6 +40,15 @@ class Missing(Enum):
 
 
 Value = str | int | float | bool | Missing
+
+
+_WORDS: Final[dict[str, Value]] = {
+    "": Missing.UNDEFINED,
+    "undefined": Missing.UNDEFINED,
+    "error": Missing.ERROR,
+    "true": True,
+    "false": False,
+}
 
 
 class NeedsEvaluation(Exception):  # noqa: N818 - a finding
@@ -63,13 +72,14 @@ class Ad:
     """
 
     def __init__(self, text: str, what: str, evaluating: Callable[[str], None] = evaluate_at_once) -> None:
-        found = [(name, value.strip(_BLANK)) for name, value in _LINE.findall(text)]
+        found = _LINE.findall(text)
         lines = text.count("\n") + (not text.endswith("\n")) if text else 0
-        if len(found) != lines or not all(value for _, value in found):
+        if len(found) != lines:
             _refuse_other_lines(text, what, len(found))
         self._what = what
         self._evaluating = evaluating
         self._values: dict[str, str] = {name.lower(): value for name, value in found}
+        """Still with blanks behind them: few are ever asked for."""
         self._parsed: classad2.ClassAd | None = None
 
     def __len__(self) -> int:
@@ -77,7 +87,7 @@ class Ad:
 
     def text_of(self, name: str) -> str:
         """Return what stands behind the attribute's `=`; empty if the ad has none."""
-        return self._values.get(name.lower(), "")
+        return self._values.get(name.lower(), "").rstrip(_BLANK)
 
     def value(self, name: str, target: Ad | None = None) -> Value:
         """Return the value of an attribute; `target` is the ad that TARGET means."""
@@ -142,7 +152,7 @@ class Ad:
             usable = {
                 name: value
                 for name, value in self._values.items()
-                if len(value) <= MAX_EXPRESSION or _SIMPLE_STRING.fullmatch(value)
+                if len(value) <= MAX_EXPRESSION or _SIMPLE_STRING.fullmatch(value.rstrip(_BLANK))
             }
             text = "".join(f"{name} = {value}\n" for name, value in usable.items())
             parsed = classad2.parseOne(text, classad2.ParserType.Old)
@@ -162,9 +172,7 @@ def _literal(text: str) -> Value | None:
         return string.group(1)
     if _INTEGER.fullmatch(text):
         return int(text)
-    words: dict[str, Value] = {"": Missing.UNDEFINED, "undefined": Missing.UNDEFINED, "error": Missing.ERROR}
-    words |= {"true": True, "false": False}
-    return words.get(text.lower())
+    return _WORDS.get(text.lower())
 
 
 def _plain(value: object) -> Value:
@@ -178,8 +186,7 @@ def _plain(value: object) -> Value:
 def _refuse_other_lines(text: str, what: str, found: int) -> None:
     """Blank lines are allowed; anything else that is no attribute is named with its number."""
     for number, line in enumerate(text.split("\n"), 1):
-        found_here = _LINE.match(line)
-        if line.strip() and not (found_here and found_here.group(2).strip(_BLANK)):
+        if line.strip() and not _LINE.match(line):
             raise StatusError(
                 HookStatus.HOOK_INTERNAL_ERROR,
                 f"{what}: line {number} is no attribute ({len(line)} characters, {found} attributes read)",

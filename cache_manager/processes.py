@@ -151,7 +151,9 @@ def holder_for(peer: Peer, stated_pid: int, scratch: str = "") -> Holder | None:
     if peer.pid == 0:
         return _by_directory(peer, 0, stated_pid, scratch)
     line = _ancestors(peer.pid, stated_pid)
-    found = next((pid for pid in (stated_pid, _job_directory(scratch)[1]) if pid in line), 0)
+    found = stated_pid if stated_pid in line else 0
+    if not found and (by_path := _job_directory(scratch)[1]) in line:
+        found = by_path
     found = found or next((pid for pid in line if not _is_launcher(pid)), 0)
     if not line and _is_hidden(peer.pid):
         found = stated_pid

@@ -56,6 +56,10 @@ class _Log(logging.handlers.RotatingFileHandler):
         self._trust = trust
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
 
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802, ARG002 - the base class's names
+        """Whether it is full. The base class asks the disk three times, and puts the line together twice."""
+        return self.stream is not None and os.fstat(self.stream.fileno()).st_size >= LOG_BYTES
+
     def rotate(self, source: str, dest: str) -> None:
         """Make place for new lines: in HTCondor's directory the manager's user may not rename its own log.
 

@@ -99,7 +99,7 @@ def bench_manager(here: Site) -> Table:
     )
     asyncio.run(_load(here.socket, protocol.frame(job, job=len(job), left=60), 2000))  # warms up
     for name, ad, slot, count in cases:
-        request = protocol.frame(ad + slot, job=len(ad), left=60, starter=os.getpid())
+        request = protocol.frame(ad + slot, job=len(ad), left=60, starter=os.getppid())
         before = here.resident_kb()
         began = time.perf_counter()
         times = sorted(asyncio.run(_load(here.socket, request, count)))
