@@ -33,9 +33,18 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     name = words[0] if words else ""
     if name not in COMMANDS:
-        parser = _top_parser()
-        parser.parse_args(words[:1] or ["--help"])  # ends: help, version, or an unknown command
+        top_parser().parse_args(words[:1] or ["--help"])  # ends: help, version, or an unknown command
         return 2
+    arguments = parser_of(name).parse_args(words[1:])
+    try:
+        return int(import_module(f"cache_manager.commands.{name}").run(arguments))
+    except KeyboardInterrupt:
+        sys.stderr.write("condor_image_cache: interrupted\n")
+        return 1
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Return the parser of one command; man pages and completion are made from it too."""
     module = import_module(f"cache_manager.commands.{name}")
     parser = argparse.ArgumentParser(
         prog=f"condor_image_cache {name}",
@@ -44,15 +53,11 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.configure(parser)
-    arguments = parser.parse_args(words[1:])
-    try:
-        return int(module.run(arguments))
-    except KeyboardInterrupt:
-        sys.stderr.write("condor_image_cache: interrupted\n")
-        return 1
+    return parser
 
 
-def _top_parser() -> argparse.ArgumentParser:
+def top_parser() -> argparse.ArgumentParser:
+    """Return the parser of what stands before a command."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
     parser = argparse.ArgumentParser(
