@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from cache_manager import eviction, processes, readback, reconcile
+from cache_manager import eviction, processes, readback, reconcile, scan
 from cache_manager.disk import BLOCK_BYTES
 from cache_manager.entry import CacheEntry
 from cache_manager.eviction import Cap, EvictionPlan, Shares, Usage
@@ -123,7 +123,7 @@ class Cache:
         May be done again, for a root that comes back: fetches under way go on, and so do the leases of the living.
         """
         self.store.prepare()
-        found = self.store.scan()
+        found = scan.everything(self.store.layout)
         found = replace(found, staging=tuple(name for name in found.staging if name not in self.reservations))
         alive = frozenset(name for name, lease in found.leases.items() if lease is not None and self._is_held(lease))
         repair = reconcile.plan(found, alive, self._boot_id)
@@ -144,7 +144,7 @@ class Cache:
         self._overhead = Usage(*self.store.overhead())
         self._stuck = {path for path in self.store.trashed() if path not in self._trash or path in self._stuck}
         self._trash = {path: one for path, one in self._trash.items() if os.path.lexists(path)}
-        self._trash |= {path: Usage(*self.store.taken(path)) for path in self._stuck}
+        self._trash |= {path: Usage(*scan.taken(path)) for path in self._stuck}
         log.info(
             "cache %s: %d entries, %d leases; removed %d broken entries, %d dead leases, %d unfinished fetches",
             self.store.root,
@@ -560,7 +560,7 @@ class Cache:
         """Remove in a thread what is out of sight already. It counts until it is gone."""
         for path in trashed:
             try:
-                self._trash[path] = Usage(*self.store.taken(path))
+                self._trash[path] = Usage(*scan.taken(path))
             except OSError:
                 self._trash[path] = Usage(0, 1)  # the removal tells what is wrong
             self._stuck.discard(path)

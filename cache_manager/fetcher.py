@@ -25,8 +25,8 @@ from cache_manager.memory import Memory
 from cache_manager.outcome import Absent, Denied, FetchError, Located, Unwell, remembered_s
 from cache_manager.sources.base import Source, SourceError
 from cache_manager.sources.transport import shown
+from cache_manager.staging import IMAGE, Staging
 from cache_manager.status import HookStatus, StatusError
-from cache_manager.store import IMAGE, Staging
 from cache_manager.text import human_bytes, without_secrets
 from cache_manager.turns import NOBODY, Turns
 

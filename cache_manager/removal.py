@@ -32,6 +32,19 @@ def remove(path: Path) -> None:
     path.rmdir()
 
 
+def set_aside(path: Path, trash: Path) -> Path | None:
+    """Take something out of sight and return its place in the trash; None if it is not there. Raises OSError."""
+    target = trash / f"{path.name}-{os.urandom(4).hex()}"
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        return None
+    except PermissionError:  # moving a directory writes its `..`
+        path.chmod(0o700)
+        path.rename(target)
+    return target
+
+
 def _empty(top: int) -> None:
     """Remove all that is in a directory."""
     prefix, number = os.urandom(8).hex(), count()

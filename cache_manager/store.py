@@ -6,9 +6,7 @@ Evict: renamed into `trash`, then removed. Every step may be repeated. Nothing h
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -19,98 +17,20 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from weakref import WeakValueDictionary
 
-from cache_manager import acl, disk, removal
-from cache_manager.entry import CacheEntry, read_object
+from cache_manager import acl, disk, removal, scan
+from cache_manager.entry import CacheEntry
 from cache_manager.layout import CacheLayout
 from cache_manager.lease import Lease
 from cache_manager.pin import Pin
-from cache_manager.reconcile import DiskState, FoundEntry, Quarantined, Repair
-from cache_manager.sif import HEADER_BYTES
+from cache_manager.reconcile import Quarantined, Repair
+from cache_manager.scan import RECORD
+from cache_manager.staging import IMAGE, Staging
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import human_bytes
 
 log = logging.getLogger(__name__)
 
-RECORD: Final = "entry.json"
-IMAGE: Final = "image"
-_RECORD_BYTES: Final = 1 << 20
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-class Staging:
-    """An image that is being brought in: a sink that counts, computes the digest and keeps to its reservation.
-
-    `grow` is called with the total that is about to be needed before it is written; it raises StatusError when there
-    is no room. Used by one thread.
-    """
-
-    def __init__(self, directory: Path, grow: Callable[[int], None]) -> None:
-        self.directory = directory
-        self.size_bytes = 0
-        self.taken_bytes = 0
-        """What all of it takes on disk, as last counted by who unpacks it; 0 if nobody does."""
-        self.end_is_told = True
-        self.head = b""
-        self._grow = grow
-        self._granted = 0
-        self._digest = hashlib.sha256()
-        self._descriptor = -1
-
-    def expect(self, size_bytes: int | None) -> None:
-        """Say how large the image will be, if that is known, before its first byte: room is reserved."""
-        if size_bytes is not None:
-            self._reserve(size_bytes)
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes."""
-        if self.size_bytes + len(data) > self._granted:
-            self._reserve_more(self.size_bytes + len(data))
-        if self._descriptor < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self.directory / IMAGE, flags, 0o444)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-        self._digest.update(data)
-        self.size_bytes += len(data)
-        if len(self.head) < HEADER_BYTES:
-            self.head += data[: HEADER_BYTES - len(self.head)]
-
-    def read(self, at: int, length: int) -> bytes:
-        """Return what was written there; less at the end."""
-        with (self.directory / IMAGE).open("rb") as image:
-            return os.pread(image.fileno(), length, at)
-
-    def restart(self) -> None:
-        """Forget what was written: the next attempt begins from nothing."""
-        self.close()
-        (self.directory / IMAGE).unlink(missing_ok=True)
-        self.size_bytes, self.head, self._digest = 0, b"", hashlib.sha256()
-        self.end_is_told = True
-
-    def finish(self) -> str:
-        """Sync the image and return its digest."""
-        if self._descriptor >= 0:
-            os.fsync(self._descriptor)
-        self.close()
-        return self._digest.hexdigest()
-
-    def close(self) -> None:
-        """Close the file; it stays."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _reserve_more(self, total: int) -> None:
-        """Reserve for an image of unknown size: ahead of it, or else what it needs now."""
-        try:
-            self._reserve(max(total, 2 * self._granted))
-        except StatusError:
-            self._reserve(total)
-
-    def _reserve(self, total: int) -> None:
-        self._grow(total)
-        self._granted = total
 
 
 class Store:
@@ -193,19 +113,6 @@ class Store:
             raise _unusable(directory, f"is writable by others (mode {stat.S_IMODE(found.st_mode):04o})")
         return stat.S_IMODE(found.st_mode)
 
-    def scan(self) -> DiskState:
-        """Return everything that lies under the root."""
-        layout = self.layout
-        return DiskState(
-            entries=tuple(_found_entry(str(layout.entries), name) for name in _names(layout.entries)),
-            leases={name: _read_lease(Path(layout.leases) / name) for name in _names(layout.leases)},
-            staging=_names(layout.staging),
-            trash=_names(layout.trash),
-            objects={name: _read_object(Path(layout.objects) / name) for name in _names(layout.objects)},
-            pins={name: _read_pin(Path(layout.pins) / name) for name in _names(layout.pins)},
-            quarantine=tuple(_quarantined(Path(layout.quarantine) / name) for name in _names(layout.quarantine)),
-        )
-
     def repair(self, repair: Repair) -> None:
         """Apply what reconcile planned, and empty the trash."""
         for name in repair.broken_entries:
@@ -245,7 +152,7 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         record.chmod(0o644)
-        _sync(directory, everything=entry.format == "sandbox")
+        disk.sync(str(directory), everything=entry.format == "sandbox")
         target = Path(self.layout.entries) / entry.key
         directory.chmod(0o700 if entry.closed else 0o755)
         if self.is_whole(entry):
@@ -253,7 +160,7 @@ class Store:
             return entry
         self.discard(target)  # something that is not what its name says
         directory.rename(target)
-        _sync(target.parent)
+        disk.sync(str(target.parent))
         return entry
 
     def readers(self, key: str) -> frozenset[int]:
@@ -280,7 +187,7 @@ class Store:
 
     def record(self, key: str) -> CacheEntry | None:
         """Return the record of an entry; None if it cannot be read."""
-        return _found_entry(str(self.layout.entries), key).entry
+        return scan.found_entry(str(self.layout.entries), key).entry
 
     def discard_staging(self, nonce: str) -> None:
         """Give up what was being brought in; nothing happens if it is not there."""
@@ -288,7 +195,7 @@ class Store:
 
     def evict(self, key: str) -> Path | None:
         """Take an entry out of sight and return its place in the trash, to be removed by `remove`."""
-        return self._to_trash(Path(self.layout.entries) / key)
+        return removal.set_aside(Path(self.layout.entries) / key, Path(self.layout.trash))
 
     def quarantine(self, entry: CacheEntry, why: str, now: float) -> Quarantined:
         """Take a bad entry out of use and keep it to be looked at; its record then says why, and since when."""
@@ -302,7 +209,7 @@ class Store:
 
     def release_quarantine(self, key: str) -> Path | None:
         """Give up what is in quarantine under this key; its place in the trash is removed by `remove`."""
-        return self._to_trash(Path(self.layout.quarantine) / key)
+        return removal.set_aside(Path(self.layout.quarantine) / key, Path(self.layout.trash))
 
     def remove(self, trashed: Path) -> None:
         """Remove what `evict` returned; may take long."""
@@ -310,20 +217,9 @@ class Store:
 
     def discard(self, path: Path) -> None:
         """Take something out of sight and remove it."""
-        trashed = self._to_trash(path)
+        trashed = removal.set_aside(path, Path(self.layout.trash))
         if trashed:
             removal.remove(trashed)
-
-    def _to_trash(self, path: Path) -> Path | None:
-        target = Path(self.layout.trash) / f"{path.name}-{os.urandom(4).hex()}"
-        try:
-            path.rename(target)
-        except FileNotFoundError:
-            return None
-        except PermissionError:  # moving a directory writes its `..`
-            path.chmod(0o700)
-            path.rename(target)
-        return target
 
     def is_there(self) -> bool:
         """Whether the root is there at all: its file system may not be mounted now."""
@@ -331,7 +227,7 @@ class Store:
 
     def image_bytes(self, key: str) -> int:
         """Return the size of an entry's image, -1 if there is none of its format."""
-        return _image_bytes(str(self.layout.image(key)), key.partition(".")[2])
+        return scan.image_bytes(str(self.layout.image(key)), key.partition(".")[2])
 
     def is_whole(self, entry: CacheEntry) -> bool:
         """Whether an entry's record is there, and its image: a file of its size, or a directory."""
@@ -378,13 +274,13 @@ class Store:
         """Write a pin's file; it survives power loss."""
         path = Path(self.layout.pins) / pin.file_name
         self._replace(path, pin.to_json(), sync=True)
-        _sync(path.parent)
+        disk.sync(str(path.parent))
 
     def remove_pin(self, pin: Pin) -> None:
         """Remove a pin's file; it does not come back after power loss."""
         path = Path(self.layout.pins) / pin.file_name
         path.unlink(missing_ok=True)
-        _sync(path.parent)
+        disk.sync(str(path.parent))
 
     def write_heartbeat(self, text: str) -> None:
         """Say who has this root. It survives power loss: a cache without it is never known as one that a pilot left."""
@@ -400,19 +296,11 @@ class Store:
 
     def trashed(self) -> list[Path]:
         """Return what lies in the trash."""
-        return [Path(self.layout.trash) / name for name in _names(self.layout.trash)]
+        return [Path(self.layout.trash) / name for name in scan.names(self.layout.trash)]
 
     def remove_object(self, name: str) -> None:
         """Remove what is known of a URL."""
         (Path(self.layout.objects) / name).unlink(missing_ok=True)
-
-    def taken(self, trashed: Path) -> tuple[int, int]:
-        """Return the bytes and inodes that something in the trash takes; an entry's record knows."""
-        try:
-            entry = CacheEntry.from_json(_read(trashed / RECORD), 0.0)
-        except (OSError, ValueError):
-            return disk.measure(str(trashed))
-        return entry.disk_bytes, entry.inodes
 
     def overhead(self) -> tuple[int, int]:
         """Return what the root takes but for images and records: directories, the lock, the runtime's own files."""
@@ -444,99 +332,3 @@ class Store:
 
 def _unusable(path: Path, why: str) -> StatusError:
     return StatusError(HookStatus.CACHE_UNUSABLE, f"cache directory {path}: {why}")
-
-
-def _names(directory: PurePosixPath) -> tuple[str, ...]:
-    try:
-        return tuple(sorted(os.listdir(directory)))  # noqa: PTH208 - names, of which there may be many
-    except FileNotFoundError:
-        return ()
-
-
-def _found_entry(entries: str, name: str) -> FoundEntry:
-    """Return what lies in an entry's directory. There may be ten thousand: paths are texts here."""
-    directory = f"{entries}/{name}"
-    try:
-        descriptor = os.open(f"{directory}/{RECORD}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            text = os.read(descriptor, _RECORD_BYTES).decode()
-            used_at = os.fstat(descriptor).st_mtime
-        finally:
-            os.close(descriptor)
-        entry = CacheEntry.from_json(text, used_at)
-    except (OSError, ValueError):
-        return FoundEntry(name, None, -1)
-    return FoundEntry(name, entry, _image_bytes(f"{directory}/{IMAGE}", entry.format))
-
-
-def _read(path: Path) -> str:
-    with path.open(encoding="utf-8") as file:
-        return file.read(_RECORD_BYTES)
-
-
-def _read_lease(path: Path) -> Lease | None:
-    try:
-        return Lease.from_json(_read(path))
-    except (OSError, ValueError):
-        return None
-
-
-def _read_pin(path: Path) -> Pin | None:
-    try:
-        return Pin.from_json(_read(path))
-    except (OSError, ValueError):
-        return None
-
-
-def _quarantined(place: Path) -> Quarantined:
-    """Return what lies in quarantine; the record knows what it takes, so that a start does not walk through it."""
-    try:
-        text = _read(place / RECORD)
-        entry, values = CacheEntry.from_json(text, 0.0), read_object(text)
-        since = values.get("quarantined_at")
-        if entry.key == place.name:
-            why = str(values.get("why", "")) or "unknown"
-            at = float(since) if isinstance(since, (int, float)) else 0.0
-            return Quarantined(entry.key, entry.shown, entry.disk_bytes, entry.inodes, why, at)
-    except (OSError, ValueError):
-        pass
-    try:
-        size, inodes = disk.measure(str(place))
-    except OSError:
-        size, inodes = 0, 1
-    return Quarantined(place.name, "?", size, inodes, "its record cannot be read", 0.0)
-
-
-def _read_object(path: Path) -> dict[str, str | float] | None:
-    try:
-        record = read_object(_read(path))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record.get("url"), str) else None
-
-
-def _image_bytes(image: str, kind: str) -> int:
-    try:
-        found = os.lstat(image)
-    except OSError:
-        return -1
-    fits = stat.S_ISDIR(found.st_mode) if kind == "sandbox" else stat.S_ISREG(found.st_mode)
-    return found.st_size if fits else -1
-
-
-def _sync(directory: Path, *, everything: bool = False) -> None:
-    """Sync a directory, or everything on its file system: thousands of files one by one would take minutes."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if everything:
-            _sync_file_system(descriptor)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_file_system(descriptor: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(descriptor) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -25,8 +25,8 @@ from cache_manager import disk, limited, removal, sif
 from cache_manager.limited import Limits
 from cache_manager.runtime import Runtime
 from cache_manager.settings import Settings
+from cache_manager.staging import IMAGE, Staging
 from cache_manager.status import HookStatus, StatusError
-from cache_manager.store import IMAGE, Staging
 from cache_manager.text import human_bytes
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from filelock import FileLock
 
-from cache_manager import cleanup, disk, processes, reconcile
+from cache_manager import cleanup, disk, processes, reconcile, scan
 from cache_manager.cache import Cache
 from cache_manager.cleanup import CleanupPlan, Found, Item, Kind, Wishes
 from cache_manager.eviction import Usage
@@ -120,7 +120,7 @@ def without_manager(settings: Settings, wishes: Wishes, now: float, *, dry_run: 
 
 def _observe(store: Store) -> Found:
     """Look at a root as a start does."""
-    state = store.scan()
+    state = scan.everything(store.layout)
     alive = frozenset(
         name for name, lease in state.leases.items() if lease is not None and processes.is_alive(lease.holder)
     )

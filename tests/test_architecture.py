@@ -65,6 +65,8 @@ REGISTRY: Final = {
 EDGES: Final = {
     "host",
     "store",
+    "scan",
+    "staging",
     "runtime",
     "limited",
     "limited_child",

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from cache_manager import client, reports
+from cache_manager import client, reports, scan
 from cache_manager.broker import Broker
 from cache_manager.cache import Cache
 from cache_manager.commands.common import (
@@ -76,7 +76,7 @@ async def _by_itself(settings: Settings, job: bytes, machine: bytes) -> dict[str
     store = Store(CacheLayout(PurePosixPath(settings.root)))
     cache = Cache(store, lambda: settings, lambda: None)
     try:
-        found = store.scan()
+        found = scan.everything(store.layout)
     except PermissionError as error:
         raise CommandError(f"{error.filename}: {error.strerror}: ask as root or as the manager's user") from None
     cache.entries = {one.entry.key: one.entry for one in found.entries if one.entry is not None}

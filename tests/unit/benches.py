@@ -17,7 +17,8 @@ from cache_manager.entry import CacheEntry
 from cache_manager.layout import CacheLayout
 from cache_manager.lease import Holder
 from cache_manager.outcome import Located
-from cache_manager.store import Staging, Store
+from cache_manager.staging import Staging
+from cache_manager.store import Store
 from tests.unit.builders import entry, knobs, sif_header
 
 FREE: Final = 10**15

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cache_manager import store
+from cache_manager import disk
 
 Files = Mapping[str, tuple[int, bytes | str | None, int]]
 """Path below the root -> mode, content (None: a directory; text: where a link leads), time of last change in ns."""
@@ -83,7 +83,7 @@ class Recorder:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Take down what happens within."""
-        real_write, real_fsync, real_sync = os.write, os.fsync, store._sync_file_system
+        real_write, real_fsync, real_sync = os.write, os.fsync, disk.sync_file_system
 
         def write(descriptor: int, data: Any) -> int:  # noqa: ANN401 - whatever has a buffer
             self.take("write")
@@ -104,13 +104,13 @@ class Recorder:
         self._sync_all()  # what lies there already has been there for long
         _LISTENERS.append(self._event)
         os.write, os.fsync = write, fsync  # type: ignore[assignment]
-        store._sync_file_system = sync_all
+        disk.sync_file_system = sync_all
         self._watching = True
         try:
             yield
         finally:
             self._watching = False
-            os.write, os.fsync, store._sync_file_system = real_write, real_fsync, real_sync
+            os.write, os.fsync, disk.sync_file_system = real_write, real_fsync, real_sync
             _LISTENERS.remove(self._event)
         self._watching = True
         self.take("the end")

@@ -18,7 +18,7 @@ from cache_manager.heartbeat import Heartbeat
 from cache_manager.outcome import Located
 from cache_manager.runtime import Runtime
 from cache_manager.scrub import Scrubber
-from cache_manager.store import Staging
+from cache_manager.staging import Staging
 from cache_manager.unpacker import Unpacker
 from tests.unit.benches import Bench, child
 from tests.unit.builders import entry, key_of, knobs, sif_file

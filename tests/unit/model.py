@@ -25,8 +25,9 @@ from cache_manager.entry import CacheEntry
 from cache_manager.layout import CacheLayout
 from cache_manager.lease import Holder, Lease
 from cache_manager.outcome import Located
+from cache_manager.staging import Staging
 from cache_manager.status import HookStatus, StatusError
-from cache_manager.store import Staging, Store
+from cache_manager.store import Store
 from tests.unit.benches import LIMIT_S
 from tests.unit.builders import knobs, sif_header
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache_manager.staging import Staging
 from cache_manager.status import HookStatus, StatusError
-from cache_manager.store import Staging
 from tests.unit.benches import LIMIT_S, Bench, child, run
 from tests.unit.builders import key_of
 

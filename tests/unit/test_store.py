@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache_manager import scan
 from cache_manager.entry import CacheEntry
 from cache_manager.layout import CacheLayout
 from cache_manager.sif import HEADER_BYTES
+from cache_manager.staging import Staging
 from cache_manager.status import HookStatus, StatusError
-from cache_manager.store import Staging, Store
+from cache_manager.store import Store
 from tests.unit.builders import CHECKOUT, entry, key_of, lease
 
 
@@ -291,7 +293,7 @@ def test_leases_and_objects_are_replaced_whole(store: Store) -> None:
     for taken_by in ("1.0", "2.0"):
         store.write_object("a.json", {"url": taken_by})
         store.write_lease(lease(7, 99, keys=(key_of(taken_by),)))
-    found = store.scan()
+    found = scan.everything(store.layout)
     assert found.objects == {"a.json": {"url": "2.0"}}
     assert found.leases == {"7-99.json": lease(7, 99, keys=(key_of("2.0"),))}
     store.remove_lease("7-99.json")
@@ -303,7 +305,7 @@ def test_the_last_use_is_found_again(store: Store) -> None:
     """It decides who is evicted after a restart."""
     one = put(store, "a")
     store.touch(one, 1_700_000_000.0)
-    (found,) = store.scan().entries
+    (found,) = scan.everything(store.layout).entries
     assert found.entry is not None
     assert (found.entry, found.entry.last_used_at, found.image_bytes) == (one, 1_700_000_000.0, 5)
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from cache_manager import reconcile
+from cache_manager import reconcile, scan
 from cache_manager.layout import CacheLayout
 from cache_manager.store import Store
 from tests.unit.builders import BOOT, key_of, lease
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 def mend(store: Store) -> reconcile.Repair:
     """Do what a start does."""
-    repair = reconcile.plan(store.scan(), frozenset({"7-99.json"}), BOOT)
+    repair = reconcile.plan(scan.everything(store.layout), frozenset({"7-99.json"}), BOOT)
     store.repair(repair)
     return repair
 
@@ -172,7 +172,7 @@ def test_a_directory_that_is_none_of_ours_is_removed(store: Store, place: str) -
 def test_a_repair_that_broke_off_is_finished_by_the_next(store: Store) -> None:
     """Each step may be repeated."""
     truncated_image(store.root / "entries" / key_of("hurt"))
-    repair = reconcile.plan(store.scan(), frozenset(), BOOT)
+    repair = reconcile.plan(scan.everything(store.layout), frozenset(), BOOT)
     store.repair(repair)
     store.repair(repair)
     after = mend(store)

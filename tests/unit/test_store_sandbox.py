@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from cache_manager import reconcile
+from cache_manager import reconcile, scan
 from cache_manager.entry import CacheEntry
 from cache_manager.layout import CacheLayout
 from cache_manager.outcome import Located
@@ -53,7 +53,7 @@ def test_a_directory_is_published_with_all_that_it_takes(store: Store) -> None:
     assert one.disk_bytes >= 10_000
     assert one.size_bytes == 1000
     assert store.is_whole(one)
-    (found,) = store.scan().entries
+    (found,) = scan.everything(store.layout).entries
     assert found.entry == one
 
 
@@ -78,7 +78,7 @@ def test_only_a_directory_is_a_whole_one(store: Store, instead: Callable[[Path],
     shutil.rmtree(path_of(store, one))
     instead(path_of(store, one))
     assert not store.is_whole(one)
-    repair = reconcile.plan(store.scan(), frozenset(), BOOT)
+    repair = reconcile.plan(scan.everything(store.layout), frozenset(), BOOT)
     assert repair.broken_entries == (one.key,)
 
 
@@ -91,7 +91,7 @@ def test_a_directory_in_the_place_of_a_sif_is_none(store: Store) -> None:
     one = replace(one, size_bytes=size)
     (directory / one.key / "entry.json").write_text(one.to_json())
     assert not store.is_whole(one)
-    assert reconcile.plan(store.scan(), frozenset(), BOOT).broken_entries == (one.key,)
+    assert reconcile.plan(scan.everything(store.layout), frozenset(), BOOT).broken_entries == (one.key,)
 
 
 def test_what_is_known_of_its_object_survives_a_restart(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from cache_manager import probe
 from cache_manager.runtime import Runtime
+from cache_manager.staging import Staging
 from cache_manager.status import HookStatus, StatusError
-from cache_manager.store import Staging
 from cache_manager.unpacker import Unpacker, tidy
 from tests.unit.builders import knobs, sif_file
 

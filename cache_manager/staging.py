@@ -1,0 +1,91 @@
+"""An image that is being brought in: counted, kept to its reservation, its digest computed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cache_manager.sif import HEADER_BYTES
+from cache_manager.status import StatusError
+
+IMAGE: Final = "image"
+"""The image's name in its directory: in staging, and then in its entry's."""
+
+
+class Staging:
+    """An image that is being brought in: a sink that counts, computes the digest and keeps to its reservation.
+
+    `grow` is called with the total that is about to be needed before it is written; it raises StatusError when there
+    is no room. Used by one thread.
+    """
+
+    def __init__(self, directory: Path, grow: Callable[[int], None]) -> None:
+        self.directory = directory
+        self.size_bytes = 0
+        self.taken_bytes = 0
+        """What all of it takes on disk, as last counted by who unpacks it; 0 if nobody does."""
+        self.end_is_told = True
+        self.head = b""
+        self._grow = grow
+        self._granted = 0
+        self._digest = hashlib.sha256()
+        self._descriptor = -1
+
+    def expect(self, size_bytes: int | None) -> None:
+        """Say how large the image will be, if that is known, before its first byte: room is reserved."""
+        if size_bytes is not None:
+            self._reserve(size_bytes)
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self.size_bytes + len(data) > self._granted:
+            self._reserve_more(self.size_bytes + len(data))
+        if self._descriptor < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self.directory / IMAGE, flags, 0o444)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        if len(self.head) < HEADER_BYTES:
+            self.head += data[: HEADER_BYTES - len(self.head)]
+
+    def read(self, at: int, length: int) -> bytes:
+        """Return what was written there; less at the end."""
+        with (self.directory / IMAGE).open("rb") as image:
+            return os.pread(image.fileno(), length, at)
+
+    def restart(self) -> None:
+        """Forget what was written: the next attempt begins from nothing."""
+        self.close()
+        (self.directory / IMAGE).unlink(missing_ok=True)
+        self.size_bytes, self.head, self._digest = 0, b"", hashlib.sha256()
+        self.end_is_told = True
+
+    def finish(self) -> str:
+        """Sync the image and return its digest."""
+        if self._descriptor >= 0:
+            os.fsync(self._descriptor)
+        self.close()
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _reserve_more(self, total: int) -> None:
+        """Reserve for an image of unknown size: ahead of it, or else what it needs now."""
+        try:
+            self._reserve(max(total, 2 * self._granted))
+        except StatusError:
+            self._reserve(total)
+
+    def _reserve(self, total: int) -> None:
+        self._grow(total)
+        self._granted = total
