@@ -12,7 +12,7 @@ from typing import Final
 from unittest.mock import NonCallableMock
 from urllib.parse import urlsplit
 
-from cache_manager import ads, jobad, protocol, sif
+from cache_manager import ads, jobad, protocol, redirects, retry_after, sif
 from cache_manager.entry import CacheEntry
 from cache_manager.heartbeat import Heartbeat
 from cache_manager.layout import is_key, is_version_file
@@ -22,7 +22,7 @@ from cache_manager.pin import Pin
 from cache_manager.processes import Peer
 from cache_manager.reference import ImageReference
 from cache_manager.server import Line
-from cache_manager.sources import redirects, retry_after, stratum, tree
+from cache_manager.sources import stratum, tree
 from cache_manager.status import HookStatus, StatusError
 
 KNOWN: Final = "http://user:s3cr3t@one.example/x.sif"

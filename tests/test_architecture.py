@@ -23,6 +23,8 @@ CONTRACT: Final = {
     "outcome",
     "probe",
     "abilities",
+    "redirects",
+    "retry_after",
 }
 CORE: Final = {
     "ads",
@@ -47,10 +49,7 @@ CORE: Final = {
 SOURCES: Final = {
     "sources",
     "sources.base",
-    "sources.connection",
     "sources.exchange",
-    "sources.redirects",
-    "sources.retry_after",
     "sources.transport",
     "sources.tree",
     "sources.url",
@@ -58,10 +57,13 @@ SOURCES: Final = {
     "sources.cvmfs_child",
     "sources.stratum",
 }
-REGISTRY: Final = {
+WEB: Final = {"web"}
+"""How anybody talks to web servers."""
+REGISTRY_PURE: Final = {
     "registry",
 }
-"""What the publisher shares with the cache: it builds on the contract alone."""
+REGISTRY: Final = REGISTRY_PURE | set()
+"""What the publisher shares with the cache: it builds on the contract and on WEB alone."""
 EDGES: Final = {
     "host",
     "store",
@@ -128,10 +130,10 @@ TOOLS: Final = {
     "commands.advertise",
 }
 
-LAYERS: Final = (CONTRACT, CORE | REGISTRY, SOURCES | EDGES, MANAGER, TOOLS)
+LAYERS: Final = (CONTRACT | REGISTRY_PURE, WEB, REGISTRY - REGISTRY_PURE, CORE, SOURCES | EDGES, MANAGER, TOOLS)
 """From the ground up: a module imports from its own layer and from those before it."""
 
-PURE: Final = CONTRACT | CORE
+PURE: Final = CONTRACT | REGISTRY_PURE | CORE
 
 SYNC_PURE: Final = {"values"}
 SYNC_EDGES: Final = {"engine", "targets"}
@@ -153,8 +155,8 @@ FORBIDDEN_IN_PURE: Final = {
 
 THIRD_PARTY: Final = {
     "classad2": {"ads"},
-    "requests": {"sources.connection", "sources.exchange", "sources.stratum"},
-    "urllib3": {"sources.connection", "sources.exchange", "sources.stratum"},
+    "requests": {"web", "sources.exchange", "sources.stratum"},
+    "urllib3": {"web", "sources.exchange", "sources.stratum"},
     "filelock": {"root", "upkeep", "commands.cleanup"},
     "prometheus_client": {"commands.metrics"},
     "rich": {"commands.common", "commands.progress"},
@@ -247,6 +249,7 @@ def test_the_core_opens_no_file_reads_no_clock_and_starts_nothing(name: str) -> 
     for imported in imports(MODULES[name]):
         words = {imported, imported.partition(".")[0]}
         assert not words & FORBIDDEN_IN_PURE, f"{name} imports {imported}"
+        assert own(imported, MODULES) in {"", *PURE}, f"{name} imports {imported}"
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,17 +14,16 @@ from urllib3.exceptions import DecodeError, HTTPError, ProtocolError, ReadTimeou
 
 from cache_manager import __version__
 from cache_manager.outcome import Absent, Denied, Unwell
+from cache_manager.redirects import CODES, MAX_REDIRECTS, RedirectError, host_of, next_url
+from cache_manager.retry_after import retry_after_s
 from cache_manager.sources.base import SourceError
-from cache_manager.sources.connection import Watch, session
-from cache_manager.sources.redirects import CODES, MAX_REDIRECTS, RedirectError, host_of, next_url
-from cache_manager.sources.retry_after import retry_after_s
 from cache_manager.status import HookStatus
 from cache_manager.text import printable, without_secrets
+from cache_manager.web import Watch, cause, session
 
 CHUNK: Final = 256 * 1024
 CONNECT_S: Final = 10.0
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": f"htcondor-image-cache/{__version__}"}
-_URL_PART: Final = re.compile(r"\S*[/?@=]\S*")
 _OK: Final = 200
 _DENIED: Final = frozenset({401, 403})
 _GONE: Final = frozenset({404, 410})
@@ -242,21 +240,3 @@ def _through_proxy(response: requests.Response) -> bool:
     if not response.url.startswith("https:"):
         marks.add("Via")
     return any(name in response.headers for name in marks)
-
-
-def cause(error: BaseException) -> str:
-    """Return what the operating system or the peer said, out of the layers that HTTP libraries put around it."""
-    seen: set[int] = set()
-    stack: list[object] = [error]
-    while stack:
-        one = stack.pop(0)
-        if id(one) in seen or not isinstance(one, BaseException):
-            continue
-        seen.add(id(one))
-        if isinstance(one, OSError) and one.strerror and not isinstance(one, requests.RequestException):
-            return one.strerror
-        stack += [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    # whatever looks like a part of a URL may be secret
-    return printable(_URL_PART.sub("...", str(error)), 200)

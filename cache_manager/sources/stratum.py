@@ -16,7 +16,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from cache_manager.memory import Memory
-from cache_manager.sources.transport import cause
+from cache_manager.web import cause
 
 TRUSTED_S: Final = 15.0
 """How long a published revision is taken for the newest: however many names are wrong, one request in that time."""

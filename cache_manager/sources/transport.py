@@ -13,11 +13,12 @@ from urllib.parse import unquote
 
 from cache_manager.outcome import Absent, Unwell
 from cache_manager.sources.base import Sink, SourceError
-from cache_manager.sources.exchange import CHUNK, Body, Patience, cause, length_of, opened, shown, unreachable
+from cache_manager.sources.exchange import CHUNK, Body, Patience, length_of, opened, shown, unreachable
 from cache_manager.status import HookStatus
 from cache_manager.text import human_bytes, printable
+from cache_manager.web import cause
 
-__all__ = ["Head", "Patience", "accepts", "cause", "head", "read_small", "shown", "transfer"]
+__all__ = ["Head", "Patience", "accepts", "head", "read_small", "shown", "transfer"]
 
 SMALL_BYTES: Final = 64 * 1024
 """More is no latest.txt and no manifest."""

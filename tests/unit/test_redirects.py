@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_manager.sources.redirects import RedirectError, next_url
+from cache_manager.redirects import RedirectError, next_url
 
 PLAIN = "http://one.example/a/x.sif"
 KNOWN = "http://user:s3cr3t@one.example/a/x.sif"

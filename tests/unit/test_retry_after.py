@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_manager.sources.retry_after import MAX_S, MIN_S, retry_after_s
+from cache_manager.retry_after import MAX_S, MIN_S, retry_after_s
 
 NOW = 1_700_000_000.0
 

@@ -16,8 +16,8 @@ import requests
 from cache_manager.outcome import Unwell
 from cache_manager.sources import transport
 from cache_manager.sources.base import SourceError
-from cache_manager.sources.connection import Watch, is_near, session
 from cache_manager.status import HookStatus
+from cache_manager.web import Watch, is_near, session
 from tests.unit.origin import MemorySink, Origin, Reply
 
 PATIENCE: Final = transport.Patience(1_000_000, 5.0)

@@ -1,9 +1,11 @@
-"""Connections that can be ended from outside: a server may drip headers, each byte in time, for days."""
+"""Connections to web servers that can be ended from outside: a server may drip headers, each byte in time, for days."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
+import os
+import re
 import socket
 import threading
 import time
@@ -11,7 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from requests import PreparedRequest, Response
+from requests import PreparedRequest, RequestException, Response, Timeout
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from requests.sessions import Session
@@ -19,7 +21,10 @@ from requests.utils import get_auth_from_url
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from cache_manager.text import printable
+
 _here = threading.local()
+_URL_PART: Final = re.compile(r"\S*[/?@=]\S*")
 
 _METADATA: Final = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "fd00:ec2::254")))
 """Where clouds tell a machine its secrets; the usual 169.254.169.254 is link-local."""
@@ -46,7 +51,7 @@ def is_near(host: str) -> bool:
 
 
 class Watch:
-    """Ends the connections that this thread opens within, unless it is allowed more time. Then `ended` is true.
+    """Ends the connections that this thread uses within, unless it is allowed more time. Then `ended` is true.
 
     And refuses, before a byte is sent, those that a redirect makes from elsewhere to what is near (see `is_near`). The
     address is that of the connection: a name that resolves to something else each time does not help. Of what a proxy
@@ -99,14 +104,14 @@ class Watch:
             raise OSError(errno.EACCES, f"{host} is this machine's own or its link's, which is not followed")
 
     def see(self, connection: socket.socket, *, by_proxy: bool) -> None:
-        """Take a new connection: its duplicate, because TLS takes the socket itself away. Raises OSError."""
+        """Take a connection that is new or used again: a duplicate, as TLS takes the socket away. Raises OSError."""
         if not by_proxy:
             host = str(connection.getpeername()[0])
             if self._redirected:
                 self._refuse_near(host)
             else:
                 self._began_near |= is_near(host)
-        self._sockets.append(connection.dup())
+        self._sockets.append(socket.socket(fileno=os.dup(connection.fileno())))  # TLS sockets know no dup()
         if self.ended:
             self._end()
 
@@ -139,10 +144,20 @@ class _Connection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         return _seen(super()._new_conn(), by_proxy=self.proxy is not None)
 
+    def request(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of urllib3
+        if self.sock is not None:  # kept from an earlier question
+            _seen(self.sock, by_proxy=self.proxy is not None)
+        super().request(*args, **options)
+
 
 class _SecureConnection(HTTPSConnection):
     def _new_conn(self) -> socket.socket:
         return _seen(super()._new_conn(), by_proxy=self.proxy is not None)
+
+    def request(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of urllib3
+        if self.sock is not None:
+            _seen(self.sock, by_proxy=self.proxy is not None)
+        super().request(*args, **options)
 
 
 class _Pool(HTTPConnectionPool):
@@ -198,3 +213,21 @@ def session() -> Session:
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter())
     return made
+
+
+def cause(error: BaseException) -> str:
+    """Return what the operating system or the peer said, out of the layers that HTTP libraries put around it."""
+    seen: set[int] = set()
+    stack: list[object] = [error]
+    while stack:
+        one = stack.pop(0)
+        if id(one) in seen or not isinstance(one, BaseException):
+            continue
+        seen.add(id(one))
+        if isinstance(one, OSError) and one.strerror and not isinstance(one, RequestException):
+            return one.strerror
+        stack += [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
+    if isinstance(error, Timeout):
+        return "no answer in time"
+    # whatever looks like a part of a URL may be secret
+    return printable(_URL_PART.sub("...", str(error)), 200)
