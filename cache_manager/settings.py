@@ -9,10 +9,10 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeVar
 
+from cache_manager.quantities import parse_size, parse_time
 from cache_manager.reference import ImageReference, ReferenceKind
 from cache_manager.status import StatusError
 from cache_manager.text import printable, without_secrets
@@ -33,24 +33,12 @@ LEAST_MEMORY_BYTES: Final = 256_000_000
 """The container runtime reserves half of that before it begins."""
 
 _T = TypeVar("_T")
-_QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
-_SIZES: Final = {"": 1, "b": 1} | {
-    f"{letter}{suffix}": base**power
-    for power, letter in enumerate("kmgt", 1)
-    for suffix, base in (("b", 1000), ("ib", 1024), ("", 1000))
-}
-_TIMES: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _WEIGHTED = re.compile(r"(\d{1,3})%__(\S+)")
 _URL_BASE = re.compile(r"(?:https?|file|osdf|stash|pelican)://\S+")
 
 
 class SettingsError(ValueError):
     """The configuration cannot be used; the text names every knob that is wrong."""
-
-
-def parse_size(text: str) -> int:
-    """Read a size in bytes. Raises ValueError."""
-    return int(_quantity(text, _SIZES, "a size like 20 GB"))
 
 
 def _room(text: str) -> int:
@@ -79,18 +67,6 @@ def _some(text: str) -> int:
     if number == 0:
         raise ValueError("is nothing to work with (0)")
     return number
-
-
-def parse_time(text: str) -> float:
-    """Read a time in seconds. Raises ValueError."""
-    return float(_quantity(text, _TIMES, "a time like 15m"))
-
-
-def _quantity(text: str, units: Mapping[str, int], wanted: str) -> Decimal:
-    found = _QUANTITY.fullmatch(text.strip())
-    if not found or found.group(2).lower() not in units:
-        raise ValueError(f"is no {wanted.removeprefix('a ')}: {text[:40]!r} (units: {' '.join(filter(None, units))})")
-    return Decimal(found.group(1)) * units[found.group(2).lower()]
 
 
 def _count(text: str) -> int:

@@ -26,7 +26,8 @@ from cache_manager.commands.common import (
     print_table,
     settings_and_knobs,
 )
-from cache_manager.settings import Settings, parse_size, parse_time
+from cache_manager.quantities import parse_size, parse_time
+from cache_manager.settings import Settings
 from cache_manager.status import StatusError
 from cache_manager.text import human_bytes
 

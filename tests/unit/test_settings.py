@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_manager.settings import Settings, SettingsError, knob_names, parse_size, parse_time, table_markdown
+from cache_manager.quantities import parse_size, parse_time
+from cache_manager.settings import Settings, SettingsError, knob_names, table_markdown
 from tests.unit.builders import knobs
 
 UNITS = {"b": 1} | {
