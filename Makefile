@@ -1,12 +1,13 @@
 # Two commands do it all on a fresh Debian 12 machine, as root: `make demo` and `make test`.
 
-.PHONY: help demo test lint unit pool bench docs clean
+.PHONY: help demo test lint unit pool bench fuzz docs clean
 
 help:
 	@echo "make demo   real jobs on a real HTCondor, and a table of what became of them"
 	@echo "make test   installs what the tests need, and runs them all"
-	@echo "make bench  how fast: the hook, the manager"
+	@echo "make bench  how fast: the hook, the manager; what a thousand kills and half an hour of fuzzing find"
 	@echo "make lint | unit | pool   parts of make test"
+	@echo "make fuzz   the last part of make bench; IMAGE_CACHE_FUZZ_SECONDS says how long"
 	@echo "make docs   writes the generated parts of README.md and condor_config.d"
 
 demo:
@@ -15,7 +16,7 @@ demo:
 test:
 	@tests/run test
 
-lint unit pool bench docs:
+lint unit pool bench fuzz docs:
 	@tests/run $@
 
 clean:

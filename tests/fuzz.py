@@ -1,6 +1,7 @@
-"""Coverage-guided fuzzing of what reads other people's bytes: `python -m tests.fuzz -max_total_time=600 tests/corpus`.
+"""Coverage-guided fuzzing of one parser: `python -m tests.fuzz PARSER [libFuzzer's options] DIRECTORY...`.
 
-It needs atheris, and is not part of `make test`. What it finds becomes a file in tests/corpus, or a row of a table.
+It needs atheris, which `tests/run fuzz` installs; `tests.benchmarks.fuzzing` runs it for all parsers. What it finds
+becomes a file in tests/corpus, or a row of a table.
 """
 
 from __future__ import annotations
@@ -13,12 +14,6 @@ with atheris.instrument_imports():
     from tests.parsers import PARSERS
 
 
-def one_input(data: bytes) -> None:
-    """Give one input to every parser."""
-    for parse in PARSERS.values():
-        parse(data)
-
-
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, one_input)
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], PARSERS[sys.argv[1]])
     atheris.Fuzz()

@@ -13,22 +13,8 @@ from tests.unit.builders import in_child
 CORPUS: Final = Path(__file__).parents[1] / "corpus"
 
 READ_ALL: Final = f"""
-import resource
-from pathlib import Path
-from tests.parsers import PARSERS
-
-parse = PARSERS[sys.argv[1]]
-inputs = [(path.name, path.read_bytes()) for path in sorted(Path({str(CORPUS)!r}).iterdir())]
-assert inputs
-
-def read_all(times):
-    for name, data in inputs * times:
-        print(name, flush=True)
-        parse(data)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-first = read_all(3)
-assert read_all(10) < first + 4000, "grows"
+from tests import replay
+sys.exit(replay.main(["replay", sys.argv[1], {str(CORPUS)!r}]))
 """
 """In a process of its own, with two seconds of processor time: the last name that it printed is the one at fault."""
 
