@@ -35,19 +35,33 @@ def is_near(host: str) -> bool:
 
     What answers there answers this machine alone: a remote server has no business to send us to it.
     """
+    address = _address(host)
+    if address is None:
+        return _says_localhost(host)
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address in _METADATA
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as it is named, is this machine itself: what is sent there crosses no network."""
+    address = _address(host)
+    return _says_localhost(host) if address is None else address.is_loopback
+
+
+def _says_localhost(host: str) -> bool:
     name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a host is named by; None for a name."""
+    name = host.rstrip(".").lower()
     try:
         if ":" in name:
             six = ipaddress.IPv6Address(name.partition("%")[0])
-            address = six.ipv4_mapped or six
-        else:
-            address = ipaddress.IPv4Address(socket.inet_aton(name))  # 127.1 and 2130706433 are addresses too
+            return six.ipv4_mapped or six
+        return ipaddress.IPv4Address(socket.inet_aton(name))  # 127.1 and 2130706433 are addresses too
     except (OSError, ValueError):
-        return False
-    return address.is_loopback or address.is_link_local or address.is_unspecified or address in _METADATA
+        return None
 
 
 class Watch:
@@ -90,9 +104,14 @@ class Watch:
         for one in self._sockets:
             one.close()
 
-    def begin(self, host: str) -> None:
-        """Say where the first question goes."""
-        self._began_near = is_near(host)
+    def begin(self, host: str, *, near: bool = False) -> None:
+        """Say where the first question goes; `near` if that is known to be near, whatever its name says."""
+        self._began_near = near or is_near(host)
+
+    @property
+    def began_near(self) -> bool:
+        """Whether the first question went to what is near."""
+        return self._began_near
 
     def redirect(self, host: str) -> None:
         """Say where the next question goes. Raises OSError if it may not go there."""
@@ -231,3 +250,14 @@ def cause(error: BaseException) -> str:
         return "no answer in time"
     # whatever looks like a part of a URL may be secret
     return printable(_URL_PART.sub("...", str(error)), 200)
+
+
+def through_proxy(response: Response) -> bool:
+    """Whether a proxy may have answered in the server's place: its refusal says nothing about the image.
+
+    Through TLS a site's proxy cannot speak: a Via is there of the server's own making.
+    """
+    marks = {"X-Squid-Error", "Proxy-Status", "Proxy-Authenticate"}
+    if not response.url.startswith("https:"):
+        marks.add("Via")
+    return any(name in response.headers for name in marks)

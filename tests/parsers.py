@@ -21,6 +21,9 @@ from cache_manager.outcome import Located, Unwell
 from cache_manager.pin import Pin
 from cache_manager.processes import Peer
 from cache_manager.reference import ImageReference
+from cache_manager.registry import challenge, links, ratelimit
+from cache_manager.registry import manifest as manifests
+from cache_manager.registry.reference import RegistryReference, RegistryReferenceError
 from cache_manager.server import Line
 from cache_manager.sources import stratum, tree
 from cache_manager.status import HookStatus, StatusError
@@ -149,6 +152,37 @@ def location_header(data: bytes) -> None:
         _must("s3cr3t" not in leads_to or "s3cr3t" in text or urlsplit(leads_to).hostname == "one.example", leads_to)
 
 
+def registry_reference(data: bytes) -> None:
+    """Read the name of an image in a registry: it means the same when it is written in full."""
+    with suppress(RegistryReferenceError):
+        found = RegistryReference.parse(data.decode(errors="replace"))
+        _must(RegistryReference.parse(str(found)) == found, found)
+        _must(".." not in found.published_name.split("/"), found)
+
+
+def registry_manifest(data: bytes) -> None:
+    """Read a manifest or an index, and choose in it."""
+    with suppress(manifests.ManifestError):
+        found = manifests.parse(data, "")
+        _must(found.digest == manifests.digest_of(data), found)
+        if isinstance(found, manifests.Index):
+            manifests.choose(found, "x86_64")
+        else:
+            _must(0 <= found.size_bytes < manifests.MAX_SIZE * (manifests.MAX_LAYERS + 1), found)
+    manifests.architecture_of(data)
+
+
+def registry_headers(data: bytes) -> None:
+    """Read WWW-Authenticate, Link and the limits: the next page is on the same server."""
+    text = data.decode("latin-1")
+    challenge.choose(challenge.parse(text))
+    with suppress(links.LinkError):
+        page = links.next_page("https://one.example/v2/x/tags/list", text)
+        _must(not page or urlsplit(page).netloc.lower() == "one.example", page)
+    limit = ratelimit.read({"ratelimit-limit": text, "ratelimit-reset": text}, 1.7e9)
+    _must(limit is None or (limit.reset_s or 0) >= 0, limit)
+
+
 PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
     one.__name__: one
     for one in (
@@ -163,5 +197,8 @@ PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
         records,
         retry_after_header,
         location_header,
+        registry_reference,
+        registry_manifest,
+        registry_headers,
     )
 }

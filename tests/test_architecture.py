@@ -62,8 +62,14 @@ WEB: Final = {"web"}
 """How anybody talks to web servers."""
 REGISTRY_PURE: Final = {
     "registry",
+    "registry.reference",
+    "registry.challenge",
+    "registry.manifest",
+    "registry.links",
+    "registry.ratelimit",
+    "registry.failure",
 }
-REGISTRY: Final = REGISTRY_PURE | set()
+REGISTRY: Final = REGISTRY_PURE | {"registry.exchange", "registry.tokens", "registry.client"}
 """What the publisher shares with the cache: it builds on the contract and on WEB alone."""
 EDGES: Final = {
     "host",
@@ -156,8 +162,8 @@ FORBIDDEN_IN_PURE: Final = {
 
 THIRD_PARTY: Final = {
     "classad2": {"ads"},
-    "requests": {"web", "sources.exchange", "sources.stratum"},
-    "urllib3": {"web", "sources.exchange", "sources.stratum"},
+    "requests": {"web", "registry.exchange", "sources.exchange", "sources.stratum"},
+    "urllib3": {"web", "registry.exchange", "sources.exchange", "sources.stratum"},
     "filelock": {"root", "upkeep", "commands.cleanup"},
     "prometheus_client": {"commands.metrics"},
     "rich": {"commands.common", "commands.progress"},

@@ -19,7 +19,7 @@ from cache_manager.retry_after import retry_after_s
 from cache_manager.sources.base import SourceError
 from cache_manager.status import HookStatus
 from cache_manager.text import printable, without_secrets
-from cache_manager.web import Watch, cause, session
+from cache_manager.web import Watch, cause, session, through_proxy
 
 CHUNK: Final = 256 * 1024
 CONNECT_S: Final = 10.0
@@ -211,7 +211,7 @@ def _refuse_status(response: requests.Response, name: str) -> None:
     if code == _OK:
         return
     what = f"{name}HTTP {code} {printable(response.reason or '', 40)}".rstrip()
-    relayed = _through_proxy(response)
+    relayed = through_proxy(response)
     if code in _GONE:
         raise SourceError(Absent(what, relayed=relayed))
     if code in _DENIED and not relayed:
@@ -229,14 +229,3 @@ def _wait_words(said: str, wait_s: float | None) -> str:
         return "not said"
     words = printable(said, 40)
     return f"{words}, which is no time" if wait_s is None else f"{words}, that is {wait_s:.0f} s"
-
-
-def _through_proxy(response: requests.Response) -> bool:
-    """Whether a proxy may have answered in the server's place: its refusal says nothing about the image.
-
-    Through TLS a site's proxy cannot speak: a Via is there of the server's own making.
-    """
-    marks = {"X-Squid-Error", "Proxy-Status", "Proxy-Authenticate"}
-    if not response.url.startswith("https:"):
-        marks.add("Via")
-    return any(name in response.headers for name in marks)
