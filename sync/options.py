@@ -37,20 +37,18 @@ class Compression:
 class Registry:
     """What is known of one registry beforehand.
 
-    `credentials_file` is the path of a file with `user:password`; `insecure` means http instead of https; `ca_file`
-    has the certificates of its own authority; `connections` is how many requests it gets at a time.
+    `credentials_file` is the path of a file with `user:password`; `insecure` means http instead of https;
+    `connections` is how many requests it gets at a time.
     """
 
     credentials_file: str = ""
     insecure: bool = False
-    ca_file: str = ""
     connections: int = 10
 
 
 REGISTRY_OPTIONS: Final = {
     "credentials_file": ("", "file with `user:password` for pulling, mode 0600; `verify` never uses it"),
     "insecure": ("false", "`true`: http instead of https"),
-    "ca_file": ("", "PEM file of the authority that signed its certificate"),
     "connections": ("10", "requests at a time"),
 }
 """Default and meaning of each option of a registry."""
@@ -230,7 +228,6 @@ def _registry(given: object) -> Registry:
     parsers: dict[str, Callable[[object], Any]] = {
         "credentials_file": path,
         "insecure": boolean,
-        "ca_file": path,
         "connections": some,
     }
     values, faults = {}, []

@@ -142,7 +142,7 @@ LAYERS: Final = (CONTRACT | REGISTRY_PURE, WEB, REGISTRY - REGISTRY_PURE, CORE, 
 
 PURE: Final = CONTRACT | REGISTRY_PURE | CORE
 
-SYNC_PURE: Final = {"values", "options", "settings", "catalog", "transitions"}
+SYNC_PURE: Final = {"values", "options", "settings", "catalog", "transitions", "imageline", "imagelist", "imagelist_yaml"}
 SYNC_EDGES: Final = {"engine", "targets", "credentials"}
 SYNC_TOOLS: Final = {"commands", "commands.common"}
 SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
@@ -172,7 +172,7 @@ THIRD_PARTY: Final = {
 """Where each may be imported; htcondor2 only in the configuration's child, which is a text."""
 
 SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {
-    "yaml": {"settings"},
+    "yaml": {"settings", "imagelist_yaml"},
     "rich": {"commands.common"},
 }
 SYNC_STARTS_PROCESSES: Final[set[str]] = set()
