@@ -142,7 +142,20 @@ LAYERS: Final = (CONTRACT | REGISTRY_PURE, WEB, REGISTRY - REGISTRY_PURE, CORE, 
 
 PURE: Final = CONTRACT | REGISTRY_PURE | CORE
 
-SYNC_PURE: Final = {"values", "options", "settings", "catalog", "transitions", "imageline", "imagelist", "imagelist_yaml"}
+SYNC_PURE: Final = {
+    "values",
+    "options",
+    "settings",
+    "catalog",
+    "transitions",
+    "imageline",
+    "imagelist",
+    "imagelist_yaml",
+    "resolution",
+    "plan",
+    "step",
+    "retention",
+}
 SYNC_EDGES: Final = {"engine", "targets", "credentials"}
 SYNC_TOOLS: Final = {"commands", "commands.common"}
 SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
