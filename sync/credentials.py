@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cache_manager.registry.tokens import Credential
+from sync.settings import Settings
+
 _MAX_BYTES: Final = 65536
 
 
@@ -44,3 +47,22 @@ def read(path: str) -> Credentials:
         raise CredentialsError(f"{path}: is no line `user:password`, and no token ({len(raw)} bytes)")
     user, colon, password = text.partition(":")
     return Credentials(user, password) if colon else Credentials("", text)
+
+
+def for_registries(settings: Settings) -> dict[str, Credential]:
+    """Return what each registry is shown, read from its file. Raises CredentialsError with all faults, one a line."""
+    found, faults = {}, []
+    for host, registry in settings.registries.items():
+        if not registry.credentials_file:
+            continue
+        try:
+            mine = read(registry.credentials_file)
+        except CredentialsError as error:
+            faults.append(str(error))
+            continue
+        if not mine.user:
+            faults.append(f"{registry.credentials_file}: a registry wants `user:password`, there is no colon")
+        found[host] = Credential(mine.user, mine.secret)
+    if faults:
+        raise CredentialsError("\n".join(faults))
+    return found

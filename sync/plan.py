@@ -77,6 +77,9 @@ def note(now_listed: Resolution, plan: Plan, catalog: Catalog, now: float) -> Ca
         catalog = transitions.resolved(catalog, found, now)
     for failure in now_listed.failures.values():
         catalog = transitions.failed(catalog, failure, "", now)
+    for name, image in tuple(catalog.images.items()):
+        if not image.versions and not now_listed.lists(name, image.source):
+            catalog = catalog.without(name)
     busy = {one.name for one in plan.actions if one.verb is not Verb.KEEP}
     for action in plan.actions:
         if action.verb is Verb.CONVERT:
@@ -168,7 +171,7 @@ def _unresolved(failure: Failure, catalog: Catalog) -> Action:
 
 def _leave(image: Image, now_listed: Resolution, settings: Settings, now: float) -> Iterator[Action]:
     """Yield what becomes of a name that no line names any more, while it is published."""
-    if image.unlinked_at:
+    if image.unlinked_at or not image.versions:
         return
     if now_listed.faults:
         why = f"not in the list, which has {len(now_listed.faults)} broken line(s): unlinked when they are mended"

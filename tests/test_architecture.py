@@ -155,9 +155,10 @@ SYNC_PURE: Final = {
     "plan",
     "step",
     "retention",
+    "expansion",
 }
-SYNC_EDGES: Final = {"engine", "targets", "credentials"}
-SYNC_TOOLS: Final = {"commands", "commands.common"}
+SYNC_EDGES: Final = {"engine", "targets", "credentials", "manners", "resolve", "survey"}
+SYNC_TOOLS: Final = {"commands", "commands.common", "commands.plan"}
 SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
 SYNC_MAY_IMPORT: Final = {"reference", "layout", "status", "runtime", "sif", "text", "quantities", *REGISTRY}
 """What of cache_manager is the publisher's too."""
@@ -187,6 +188,7 @@ THIRD_PARTY: Final = {
 SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {
     "yaml": {"settings", "imagelist_yaml"},
     "rich": {"commands.common"},
+    "requests": {"survey"},
 }
 SYNC_STARTS_PROCESSES: Final[set[str]] = set()
 

@@ -37,7 +37,7 @@ def found(word: str = "one", *archs: str, name: str = NAME) -> Resolved:
     return Resolved(name, f"docker.io/{name}", digest(word), variants)
 
 
-def listed(*images: Resolved, **more: Any) -> Resolution:
+def listed(*images: Resolved, **more: Any) -> Resolution:  # noqa: ANN401 - what a case has
     return replace(Resolution({one.name: one for one in images}), **more)
 
 
