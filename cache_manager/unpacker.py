@@ -81,6 +81,7 @@ class Unpacker:
         command = self._command(image, unpacked, partition, limits)
         ran = limited.run(command, limits, self._runtime.environment(str(work)), str(work), room.look)
         if ran.status != 0 or not unpacked.is_dir() or unpacked.is_symlink():
+            room.look()  # it may have been the disk
             raise _failed(name, command[0], ran.status, ran.said, limits.seconds)
         tidy(unpacked)
         room.look()
