@@ -159,6 +159,9 @@ SYNC_PURE: Final = {
 }
 SYNC_EDGES: Final = {"engine", "targets", "credentials", "manners", "resolve", "survey"}
 SYNC_TOOLS: Final = {"commands", "commands.common", "commands.plan"}
+SYNC_PURE: Final = {"values", "options", "settings", "catalog", "transitions", "request"}
+SYNC_EDGES: Final = {"engine", "targets", "credentials", "engine.base"}
+SYNC_TOOLS: Final = {"commands", "commands.common"}
 SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
 SYNC_MAY_IMPORT: Final = {"reference", "layout", "status", "runtime", "sif", "text", "quantities", *REGISTRY}
 """What of cache_manager is the publisher's too."""
