@@ -161,9 +161,33 @@ SYNC_EDGES: Final = {"engine", "targets", "credentials", "manners", "resolve", "
 SYNC_TOOLS: Final = {"commands", "commands.common", "commands.plan"}
 SYNC_PURE: Final = {"values", "options", "settings", "catalog", "transitions", "request"}
 SYNC_EDGES: Final = {"engine", "targets", "credentials", "engine.base"}
+SYNC_EDGES: Final = {"engine", "targets", "credentials"}
+SYNC_PUBLISHING: Final = {
+    "files",
+    "treecopy",
+    "lock",
+    "targets.base",
+    "targets.sandboxes",
+    "targets.directory",
+    "targets.cvmfs",
+    "targets.siftree",
+    "targets.dav",
+    "targets.command",
+}
 SYNC_TOOLS: Final = {"commands", "commands.common"}
-SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
-SYNC_MAY_IMPORT: Final = {"reference", "layout", "status", "runtime", "sif", "text", "quantities", *REGISTRY}
+SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES | SYNC_PUBLISHING, SYNC_TOOLS)
+SYNC_MAY_IMPORT: Final = {
+    "reference",
+    "layout",
+    "status",
+    "runtime",
+    "sif",
+    "text",
+    "quantities",
+    "removal",
+    "disk",
+    *REGISTRY,
+}
 """What of cache_manager is the publisher's too."""
 FORBIDDEN_IN_PURE: Final = {
     "os",
@@ -192,8 +216,11 @@ SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {
     "yaml": {"settings", "imagelist_yaml"},
     "rich": {"commands.common"},
     "requests": {"survey"},
+    "filelock": {"lock"},
+    "requests": {"targets.dav"},
+    "crc32c": {"targets.dav"},
 }
-SYNC_STARTS_PROCESSES: Final[set[str]] = set()
+SYNC_STARTS_PROCESSES: Final[set[str]] = {"targets.cvmfs", "targets.command"}
 
 STARTS_PROCESSES: Final = {"helper", "runtime", "limited", "unpacker", "configuration", "commands.config"}
 
