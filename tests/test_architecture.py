@@ -148,6 +148,7 @@ SYNC_PURE: Final = {
     "settings",
     "catalog",
     "transitions",
+    "request",
     "imageline",
     "imagelist",
     "imagelist_yaml",
@@ -157,12 +158,14 @@ SYNC_PURE: Final = {
     "retention",
     "expansion",
 }
-SYNC_EDGES: Final = {"engine", "targets", "credentials", "manners", "resolve", "survey"}
-SYNC_TOOLS: Final = {"commands", "commands.common", "commands.plan"}
-SYNC_PURE: Final = {"values", "options", "settings", "catalog", "transitions", "request"}
-SYNC_EDGES: Final = {"engine", "targets", "credentials", "engine.base"}
-SYNC_EDGES: Final = {"engine", "targets", "credentials"}
-SYNC_PUBLISHING: Final = {
+SYNC_EDGES: Final = {
+    "engine",
+    "engine.base",
+    "targets",
+    "credentials",
+    "manners",
+    "resolve",
+    "survey",
     "files",
     "treecopy",
     "lock",
@@ -174,8 +177,12 @@ SYNC_PUBLISHING: Final = {
     "targets.dav",
     "targets.command",
 }
-SYNC_TOOLS: Final = {"commands", "commands.common"}
-SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES | SYNC_PUBLISHING, SYNC_TOOLS)
+SYNC_TOOLS: Final = {
+    "commands",
+    "commands.common",
+    "commands.plan",
+}
+SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
 SYNC_MAY_IMPORT: Final = {
     "reference",
     "layout",
@@ -215,9 +222,8 @@ THIRD_PARTY: Final = {
 SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {
     "yaml": {"settings", "imagelist_yaml"},
     "rich": {"commands.common"},
-    "requests": {"survey"},
+    "requests": {"survey", "targets.dav"},
     "filelock": {"lock"},
-    "requests": {"targets.dav"},
     "crc32c": {"targets.dav"},
 }
 SYNC_STARTS_PROCESSES: Final[set[str]] = {"targets.cvmfs", "targets.command"}
