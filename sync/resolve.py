@@ -78,7 +78,7 @@ class Resolver:
         expansion = self.expand(images.entries)
         resolved: dict[str, Resolved] = {}
         failures = dict(expansion.failures)
-        for entry, outcome in self._each(expansion.entries, self._outcome):
+        for entry, outcome in self.each(expansion.entries, self.outcome):
             if isinstance(outcome, Failure):
                 failures[entry.name] = outcome
             else:
@@ -92,7 +92,7 @@ class Resolver:
         entries = tuple(entries)
         self._prepare(entries)
         globs = [one for one in entries if one.is_glob]
-        return expand(entries, dict(self._each(globs, self._tags)), self.settings.max_tags)
+        return expand(entries, dict(self.each(globs, self._tags)), self.settings.max_tags)
 
     def look(self, entry: Entry) -> Resolved:
         """Return what an image is now. Raises RegistryError, ManifestError, UnfitError."""
@@ -114,7 +114,8 @@ class Resolver:
                 raise UnfitError(f"too large for {one.arch} ({size} compressed, the limit is {human_bytes(limit)})")
         return Resolved(entry.name, entry.source, digest, chosen)
 
-    def _outcome(self, entry: Entry) -> Resolved | Failure:
+    def outcome(self, entry: Entry) -> Resolved | Failure:
+        """Return what an image is now, or why it cannot be published."""
         try:
             return self.look(entry)
         except (RegistryError, UnfitError, ManifestError) as error:
@@ -144,7 +145,12 @@ class Resolver:
     def _sized(self, reference: RegistryReference, variant: Variant) -> Variant:
         if variant.compressed_bytes is not None:
             return variant
-        found = self._manifest(reference.at(variant.digest))
+        child = reference.at(variant.digest)
+        try:
+            found = self._manifest(child)
+        except RegistryError as error:
+            why = f"its image for {variant.arch}: {error.message.removeprefix(f'{child}: ')}"
+            raise RegistryError(error.kind, why) from None
         if isinstance(found, Index):
             raise UnfitError(f"its index names another index for {variant.arch}")
         return replace(variant, compressed_bytes=_size(found))
@@ -169,7 +175,7 @@ class Resolver:
                 key = (registry, is_counted)
                 self._manners.setdefault(key, Manners(registry, self.settings.registry_patience_s))
 
-    def _each(self, entries: Iterable[Entry], work: Callable[[Entry], _T]) -> list[tuple[Entry, _T]]:
+    def each(self, entries: Iterable[Entry], work: Callable[[Entry], _T]) -> list[tuple[Entry, _T]]:
         """Do something for each entry, with a few threads for each registry: a slow one keeps no other waiting."""
         by_registry: dict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
@@ -197,7 +203,8 @@ class Resolver:
 def failure_of(entry: Entry, error: RegistryError | UnfitError | ManifestError) -> Failure:
     """Return why an image is not resolved, without its name: that is said beside it."""
     kind = error.kind if isinstance(error, RegistryError) else None
-    return Failure(entry.name, entry.source, str(error).removeprefix(f"{entry.source}: "), kind in _PASSING)
+    named = re.match(rf"{re.escape(entry.source)}(?:@sha256:[0-9a-f]{{64}})?: ", str(error))
+    return Failure(entry.name, entry.source, str(error)[named.end() if named else 0 :], kind in _PASSING)
 
 
 def _children(index: Index) -> Iterable[Variant]:

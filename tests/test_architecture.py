@@ -157,6 +157,7 @@ SYNC_PURE: Final = {
     "step",
     "retention",
     "expansion",
+    "verdict",
 }
 SYNC_EDGES: Final = {
     "engine",
@@ -182,6 +183,8 @@ SYNC_TOOLS: Final = {
     "commands.common",
     "commands.plan",
 }
+SYNC_EDGES: Final = {"engine", "targets", "credentials", "manners", "resolve", "survey", "changed"}
+SYNC_TOOLS: Final = {"commands", "commands.common", "commands.plan", "commands.verify"}
 SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
 SYNC_MAY_IMPORT: Final = {
     "reference",
@@ -227,6 +230,7 @@ SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {
     "crc32c": {"targets.dav"},
 }
 SYNC_STARTS_PROCESSES: Final[set[str]] = {"targets.cvmfs", "targets.command"}
+SYNC_STARTS_PROCESSES: Final = {"changed"}
 
 STARTS_PROCESSES: Final = {"helper", "runtime", "limited", "unpacker", "configuration", "commands.config"}
 
