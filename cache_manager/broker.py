@@ -167,7 +167,8 @@ class Broker:
     ) -> Served | Failed:
         """Have the hook open the path as the job's user: the manager opens nothing for anybody."""
         found = await caller.probe(candidate.image.path)
-        published = opened.leads_to(found)
+        brought = opened.came_from(candidate, found, request.original, settings.root)
+        published = brought or opened.leads_to(found)
         if published is None:
             return opened.judge(candidate, found, request.scratch, settings.root)
         ranking = self.rank(replace(request, image=published), settings)
@@ -175,6 +176,8 @@ class Broker:
         if attempts and isinstance(attempts[-1], Served):
             return attempts[-1]
         verdict = ranking.verdict or policy.verdict(published, attempts)
+        if brought is not None:  # the file's own failure, as it is what the job names
+            return attempts[0] if len(attempts) == 1 else Failed(verdict.status, verdict.message)
         # a link of the job's is the job's everywhere; one of this EP's may lead to an image elsewhere
         ours = candidate.source is SourceKind.LOCAL and verdict.status.holds
         status = HookStatus.PATH_NOT_HERE if ours else verdict.status
@@ -205,8 +208,9 @@ class Broker:
             entry = await self.fetcher.fetch(wanted, caller.holder, request.job_id)
         if not self._cache.may_read(entry, caller.uid):
             await self._admit(entry, candidate, located, caller, settings)
-        self._cache.counters.hits += hit
-        self._cache.counters.misses += not hit
+        if not (hit and self._cache.is_leased(entry.key, caller.holder)):  # else the same job asks again
+            self._cache.counters.hits += hit
+            self._cache.counters.misses += not hit
         path = self._cache.acquire(entry.key, caller.holder, self._clock(), request.job_id, caller.owner)
         self._cache.pins.follow(candidate.image.short, entry.key)
         await self._prove(entry, str(path), caller)

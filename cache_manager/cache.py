@@ -229,6 +229,11 @@ class Cache:
             raise self.failed(self.entries[key].name, error) from None
         return Path(self.store.layout.image(key))
 
+    def is_leased(self, key: str, holder: Holder | None) -> bool:
+        """Whether a holder has a lease of an entry already."""
+        lease = self.leases.get(holder) if holder else None
+        return lease is not None and key in lease.keys
+
     def failed(self, name: str, error: OSError) -> StatusError:
         """Take note of an error of the file system, and return what it means for an image."""
         found = self.store.trouble(name, error)

@@ -29,6 +29,7 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "lustre", "gpfs", "cifs", "smb3", "afs", "ceph", "beegfs", "fuse.sshfs", "9p", "glusterfs"}
 )
 KEYWORD: Final = "IMAGE_CACHE"
+PLUGIN: Final = "image_cache_plugin"
 PIPE_BYTES: Final = 65536
 
 
@@ -93,6 +94,27 @@ def _former_hook(knobs: dict[str, str]) -> Check:
         return Check("displaced hook", Level.OK, "there was none")
     words = f"no longer run: {' '.join(f'{name} = {knobs[name]}' for name in others)}"
     return Check("displaced hook", Level.WARNING, words, "set IMAGE_CACHE_NEXT_HOOK to it, if it is still wanted")
+
+
+def _plugin(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
+    """Look at the transfer plug-ins: ours has to be the last, and those before it to be there."""
+    plugins = knobs.get("FILETRANSFER_PLUGINS", "").replace(",", " ").split()
+    ours = [path for path in plugins if Path(path).name == PLUGIN]
+    again = "write the configuration again: `condor_image_cache config`"
+    if not ours:
+        words = "not among FILETRANSFER_PLUGINS: HTCondor transfers images that jobs name by URL for each job"
+        yield Check("transfer plug-in", Level.WARNING, words, again)
+        return
+    for path in {*ours, *dict(one.next_plugin).values()}:
+        if not os.access(path, os.X_OK):
+            yield Check("transfer plug-in", Level.PROBLEM, f"{path} cannot be run", again)
+    if plugins[-1] != ours[-1]:
+        words = f"{plugins[-1]} comes after it: HTCondor has that one transfer its schemes"
+        yield Check("transfer plug-in", Level.WARNING, words, again)
+    schemes = " ".join(scheme for scheme, _ in one.next_plugin)
+    level = Level.OK if schemes else Level.WARNING
+    words = f"images of {schemes} are linked from the cache" if schemes else "IMAGE_CACHE_NEXT_PLUGIN names none"
+    yield Check("transfer plug-in", level, words, "" if schemes else again)
 
 
 def _hook(_: Settings, knobs: dict[str, str]) -> Iterator[Check]:
@@ -267,6 +289,7 @@ def _sources(one: Settings, _: dict[str, str]) -> Iterator[Check]:
 _LOOKS: Final[tuple[Callable[[Settings, dict[str, str]], Iterator[Check]], ...]] = (
     _configuration,
     _hook,
+    _plugin,
     _manager,
     _runtime,
     _host,

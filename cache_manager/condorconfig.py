@@ -20,7 +20,8 @@ class Installation:
     """What the configuration depends on. Paths are absolute; `user` is empty for an unprivileged pilot.
 
     `reserved_mb` is the part of EXECUTE's file system that the cache may fill (0 if it lies elsewhere); `arguments`
-    are the site's SINGULARITY_EXTRA_ARGUMENTS; `lacks_probe_sif` says that HTCondor cannot find out HasSIF itself.
+    are the site's SINGULARITY_EXTRA_ARGUMENTS; `plugin` is our transfer plug-in, `next_plugins` the value of
+    IMAGE_CACHE_NEXT_PLUGIN: what brings files from the schemes that it takes over. Empty where nothing does.
     """
 
     command: str
@@ -30,7 +31,8 @@ class Installation:
     reserved_mb: int = 0
     arguments: str = ""
     binds: tuple[str, ...] = ()
-    lacks_probe_sif: bool = False
+    plugin: str = ""
+    next_plugins: str = ""
 
 
 def render(installation: Installation) -> str:
@@ -42,7 +44,8 @@ def render(installation: Installation) -> str:
         _USER.format(user=one.user) if one.user else "",
         _HOOK.format(hook=one.hook, python=_word(one.python)),
         _SLOT.format(command=one.command, ours=JOB_IS_OURS),
-        _HAS_SIF if one.lacks_probe_sif else "",
+        _HAS_SIF,
+        _PLUGIN.format(plugin=one.plugin, plugins=one.next_plugins) if one.plugin and one.next_plugins else "",
         _binds(one),
         _RESERVED.format(megabytes=one.reserved_mb) if one.reserved_mb else "",
     ]
@@ -109,11 +112,20 @@ START = ($(START)) && (MY.ImageCacheHealthy =?= true || !{ours})
 """
 
 _HAS_SIF: Final = """\
-# HTCondor's own probe image (exit_37.sif) is not installed here, so HasSIF would stay undefined and jobs that name a
-# .sif would never match: their submit file requires it. The cache manager saw whether SIFs run; where only directories
-# do, it unpacks the SIFs that it fetches.
+# Jobs that name a .sif match only where this is true: their submit file requires it. HTCondor's own trial needs a
+# probe image (exit_37.sif) that not everybody installs, and does not know that SIFs can be unpacked. The cache manager
+# saw whether SIFs run; where only directories do, it unpacks the SIFs that it fetches.
 HasSIF = (ImageCacheCanUseSIF =?= true || ImageCacheCanUseSandbox =?= true)
 STARTD_ATTRS = $(STARTD_ATTRS) HasSIF
+"""
+
+_PLUGIN: Final = """\
+# Images that jobs name by URL (container_image = osdf:///...) are linked from the cache: HTCondor has the last plug-in
+# of a scheme do it. All other files go to those that were there before; write this file again when those change.
+if ! defined IMAGE_CACHE_NEXT_PLUGIN
+  IMAGE_CACHE_NEXT_PLUGIN = {plugins}
+endif
+FILETRANSFER_PLUGINS = $(FILETRANSFER_PLUGINS), {plugin}
 """
 
 _RESERVED: Final = """\

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from posixpath import join, normpath
 from typing import Final
 
@@ -68,7 +68,7 @@ def read_request(
         image=image,
         named_by=named_by,
         leave=leave,
-        original=job.string("ContainerImageFullPath", machine_ad),
+        original=_brought_from(job, machine_ad, image),
         job_id=job_id,
         owner=job.string("Owner"),
         scratch=scratch,
@@ -171,6 +171,25 @@ def _where_submitted(image: ImageReference, named_by: str, job: Ad) -> ImageRefe
         path = whole
     place = normpath(join(job.string("Iwd"), path))
     return ImageReference.parse(place) if place.startswith("/") else image
+
+
+def _brought_from(job: Ad, target: Ad, image: ImageReference | None) -> str:
+    """Return from where HTCondor brings a file that comes with the job: the whole reference, or a URL of that name."""
+    whole = job.string("ContainerImageFullPath", target)
+    if whole or image is None or image.kind is not ReferenceKind.JOB_FILE:
+        return whole
+    inputs = job.string("TransferInput", target).split(",")
+    urls = [one.strip() for one in inputs if "://" in one and one.strip().rpartition("/")[2] == image.path]
+    return urls[0] if len(urls) == 1 else ""
+
+
+def for_transfer(request: JobRequest, url: str) -> JobRequest:
+    """Return the request of a transfer plug-in, which is told a URL. Raises StatusError for what is none."""
+    image = ImageReference.parse(url)
+    if not image.scheme:
+        message = f"transfer of {printable(url)!r}: is no URL"
+        raise StatusError(HookStatus.IMAGE_REFERENCE_INVALID, message)
+    return replace(request, image=image, named_by="transfer")
 
 
 def is_left_to_runtime(image: ImageReference) -> bool:

@@ -29,6 +29,27 @@ def leads_to(found: ProbeResult) -> ImageReference | None:
     return image if image.repository else None
 
 
+def came_from(candidate: Candidate, found: ProbeResult, original: str, root: str) -> ImageReference | None:
+    """Return the URL from which HTCondor was to bring a file, where there is a link into the cache, or nothing.
+
+    Our transfer plug-in puts the link there, and nothing where the image cannot be had. The link itself is nobody's
+    word: a user may have made it. What the job names is asked for again, so the answer is an image that it may have.
+    """
+    if candidate.source is not SourceKind.JOB_FILE or not original.partition("://")[1]:
+        return None
+    if found.kind != "absent" and not _is_below(found.real, root):
+        return None
+    try:
+        image = ImageReference.parse(original)
+    except StatusError:
+        return None
+    return image if image.scheme else None
+
+
+def _is_below(path: str, root: str) -> bool:
+    return f"{path}/".startswith(f"{root}/")
+
+
 def judge(candidate: Candidate, found: ProbeResult, scratch: str, root: str) -> Served | Failed:
     """Return what a path is for the job whose directory is `scratch`; `root` is the cache's.
 
@@ -36,7 +57,7 @@ def judge(candidate: Candidate, found: ProbeResult, scratch: str, root: str) -> 
     """
     shipped = candidate.source is SourceKind.JOB_FILE
     path = candidate.image.path
-    if any(f"{one}/".startswith(f"{root}/") for one in (path, found.real)):
+    if _is_below(path, root) or _is_below(found.real, root):
         return Failed(
             HookStatus.PATH_NOT_HERE, "lies in this EP's image cache, from which images are run by name alone"
         )

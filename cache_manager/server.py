@@ -257,7 +257,8 @@ class Server:
             why = self.why_not(line.peer, header.keys.get("scratch", ""))
             if why:
                 raise _Stranger(why)
-            return await self._reader.request(line.user, header, body)
+            request = await self._reader.request(line.user, header, body)
+            return jobad.for_transfer(request, header.keys["url"]) if "url" in header.keys else request
 
     async def _ask(self, line: Line, verb: str, question: Question) -> None:
         """Answer an admin command in JSON."""
@@ -322,7 +323,8 @@ class Server:
             log.exception("request of uid %d", line.peer.uid)
             verdict = Verdict(HookStatus.HOOK_INTERNAL_ERROR, f"cache manager: {type(error).__name__}: {error}")
             block = updatead.status(verdict.status, verdict.message)
-        self._judged(request, verdict)
+        if "url" not in header.keys or verdict.status.holds:  # else the job's hook asks the same in a moment
+            self._judged(request, verdict)
         log.info(
             "answer %s uid %d %s: %d %s in %.3f s: %s",
             printable(request.job_id, 40) or "?",

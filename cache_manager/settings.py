@@ -34,6 +34,7 @@ LEAST_MEMORY_BYTES: Final = 256_000_000
 
 _T = TypeVar("_T")
 _WEIGHTED = re.compile(r"(\d{1,3})%__(\S+)")
+_PLUGIN_WORD = re.compile(r"[A-Za-z][A-Za-z0-9+.,-]*=/\S+")
 _URL_BASE = re.compile(r"(?:https?|file|osdf|stash|pelican)://\S+")
 
 
@@ -111,6 +112,17 @@ def _bases(text: str) -> tuple[str, ...]:
         if not _URL_BASE.fullmatch(word):
             raise ValueError(f"is no base URL (https://, osdf://, file://): {_shown(word)!r}")
     return _words(text)
+
+
+def _plugins(text: str) -> tuple[tuple[str, str], ...]:
+    """Read which transfer plug-in is for which scheme."""
+    found: dict[str, str] = {}
+    for word in text.split():
+        schemes, _, path = word.partition("=")
+        if not _PLUGIN_WORD.fullmatch(word):
+            raise ValueError(f"is no list of schemes=/path: {word!r}")
+        found |= dict.fromkeys(schemes.lower().split(","), path)
+    return tuple(found.items())
 
 
 def _images(text: str) -> tuple[tuple[int, ImageReference], ...]:
@@ -214,6 +226,12 @@ class Settings:
     binds: str = _knob("BINDS", "", str, "what `config` adds to containers' mounts; empty: /cvmfs if mounted")
     next_hook: str = _knob(
         "NEXT_HOOK", "", _path, "the site's former prepare-job hook: run after ours, its attributes merged"
+    )
+    next_plugin: tuple[tuple[str, str], ...] = _knob(
+        "NEXT_PLUGIN",
+        "",
+        _plugins,
+        "transfer plug-ins that were there before ours, for all but images: `http,https=/path/to/plugin osdf=/path`",
     )
     runtime: str = _knob(
         "RUNTIME",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,8 @@ CANONICAL: Final = Installation(
     python="/usr/bin/python3",
     binds=("/cvmfs",),
     reserved_mb=20000,
-    lacks_probe_sif=True,
+    plugin="/opt/htcondor-image-cache/bin/image_cache_plugin",
+    next_plugins="http,https=/usr/libexec/condor/curl_plugin osdf,stash,pelican=/usr/libexec/condor/stash_plugin",
 )
 """The committed example; `condor_image_cache config` prints the one for an installation."""
 
@@ -47,7 +49,7 @@ def expected() -> dict[Path, str]:
     for name, table in tables.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         readme = pattern.sub(lambda found, table=table: f"{found[1]}{table}{found[2]}", readme)  # type: ignore[misc]
-    pilot = Installation(CANONICAL.command, CANONICAL.hook, CANONICAL.python, user="", binds=("/cvmfs",))
+    pilot = replace(CANONICAL, user="", reserved_mb=0)
     return {README: readme, DROP_IN: render(CANONICAL), PILOT: render(pilot)}
 
 

@@ -26,6 +26,7 @@ CONTRACT: Final = {
     "abilities",
     "redirects",
     "retry_after",
+    "transferads",
 }
 CORE: Final = {
     "ads",
@@ -90,6 +91,9 @@ EDGES: Final = {
     "client",
     "readback",
     "pilots",
+    "plugin",
+    "plugin_asks",
+    "plugin_next",
 }
 MANAGER: Final = {
     "askers",
@@ -232,7 +236,15 @@ SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {
 SYNC_STARTS_PROCESSES: Final[set[str]] = {"targets.cvmfs", "targets.command"}
 SYNC_STARTS_PROCESSES: Final = {"changed"}
 
-STARTS_PROCESSES: Final = {"helper", "runtime", "limited", "unpacker", "configuration", "commands.config"}
+STARTS_PROCESSES: Final = {
+    "helper",
+    "runtime",
+    "limited",
+    "unpacker",
+    "configuration",
+    "commands.config",
+    "plugin_next",
+}
 
 _C_MODULES: Final = {"_signal", "_socket", "posix", "pwd", "select", "sys", "time"}
 HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test", "look"}}

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from cache_manager import condorconfig
+from cache_manager import condorconfig, plugin_next
 from cache_manager.commands.common import CommandError, complain, settings_and_knobs
 from cache_manager.condorconfig import Installation
 from cache_manager.ownership import OWN_USER_KNOB, Trust, open_log, why_unsafe
@@ -21,6 +21,7 @@ HELP: Final = (
     "Print HTCondor's configuration for this installation, each line explained. Changes nothing, unless --prepare is"
     " given: then the manager's user, directory and log are made as well (as root)."
 )
+PLUGIN: Final = "image_cache_plugin"
 EXAMPLE: Final = "condor_image_cache config --prepare > /etc/condor/config.d/50-image-cache.conf"
 
 
@@ -54,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             reserved_mb=settings.max_bytes // 1_000_000 if same else 0,
             arguments=knobs.get("SINGULARITY_EXTRA_ARGUMENTS", ""),
             binds=_binds(settings),
-            lacks_probe_sif=not (Path(knobs.get("LIBEXEC", "/usr/libexec/condor")) / "exit_37.sif").exists(),
+            plugin=_plugin(),
+            next_plugins=_next_plugins(knobs.get("FILETRANSFER_PLUGINS", "")),
         )
     except (CommandError, OSError) as error:
         return complain(error)
@@ -62,9 +64,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _command() -> str:
-    """Return the path of the console script beside this interpreter, else what was called."""
-    beside = Path(sys.executable).parent / "condor_image_cache"
+def _next_plugins(configured: str) -> str:
+    """Return which of the site's transfer plug-ins is for which of the schemes that ours takes over."""
+    others = [path for path in configured.replace(",", " ").split() if Path(path).name != PLUGIN]
+    return plugin_next.render_map(((path, plugin_next.describe(path)) for path in others), plugin_next.TAKEN_OVER)
+
+
+def _plugin() -> str:
+    """Return the path of our transfer plug-in; empty where HTCondor could not read it: blanks part its list."""
+    path = _command(PLUGIN)
+    return "" if " " in path or "," in path else path
+
+
+def _command(name: str = "condor_image_cache") -> str:
+    """Return the path of a console script beside this interpreter, else what was called."""
+    beside = Path(sys.executable).parent / name
     return str(beside if beside.exists() else Path(sys.argv[0]).resolve())
 
 

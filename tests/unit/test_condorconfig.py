@@ -21,9 +21,10 @@ EP = Installation(
     reserved_mb=20_000,
     arguments='"--userns"',
     binds=("/cvmfs", "/data:/mnt:ro"),
-    lacks_probe_sif=True,
+    plugin="/opt/cache/bin/image_cache_plugin",
+    next_plugins="http,https=/usr/libexec/condor/curl_plugin",
 )
-PILOT = replace(EP, user="", reserved_mb=0, binds=(), lacks_probe_sif=False)
+PILOT = replace(EP, user="", reserved_mb=0, binds=(), next_plugins="")
 
 
 @pytest.mark.parametrize("one", [EP, PILOT], ids=["EP", "pilot"])
@@ -44,8 +45,21 @@ def test_htcondor_reads_it_and_finds_the_hook_and_the_manager(
     assert f"--socket '{tmp_path}/image_cache/socket'" in knobs["IMAGE_CACHE_HOOK_PREPARE_JOB_ARGS"]
     assert "--deadline=20m" in knobs["IMAGE_CACHE_HOOK_PREPARE_JOB_ARGS"]
     assert {"MASTER", "STARTD", "IMAGE_CACHE_MANAGER"} <= set(re.split(r"[ ,]+", knobs["DAEMON_LIST"]))
-    for name in ("RESERVED_DISK", "HasSIF", "SINGULARITY_EXTRA_ARGUMENTS", "IMAGE_CACHE_MANAGER_USERID"):
+    for name in ("RESERVED_DISK", "SINGULARITY_EXTRA_ARGUMENTS", "IMAGE_CACHE_MANAGER_USERID"):
         assert (f"\n{name} = " in render(one)) is (one is EP)
+
+
+def test_our_transfer_plugin_is_the_last_and_knows_those_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """HTCondor has the last of a scheme do it; where ours would have nobody to pass files on to, it is not there."""
+    file = tmp_path / "condor_config"
+    file.write_text(f"LOCAL_DIR = {tmp_path}\nFILETRANSFER_PLUGINS = /usr/libexec/condor/curl_plugin\n{render(EP)}")
+    monkeypatch.setenv("CONDOR_CONFIG", str(file))
+    knobs = read_knobs()
+    assert knobs["FILETRANSFER_PLUGINS"] == f"/usr/libexec/condor/curl_plugin, {EP.plugin}"
+    assert knobs["IMAGE_CACHE_NEXT_PLUGIN"] == EP.next_plugins
+    assert "FILETRANSFER_PLUGINS" not in render(PILOT)
 
 
 def test_the_default_keyword_of_htcondor_is_not_used() -> None:
