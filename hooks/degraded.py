@@ -1,8 +1,8 @@
 """What may run without a manager. Imported only after nobody answered on the socket.
 
-A job that names no image runs untouched where no default is configured. A path on CVMFS or on this EP runs if it is
-there, asked from a child that is abandoned when it hangs: a dead mount puts a process into D state, which no alarm
-ends. Everything else goes back to idle with CACHE_MANAGER_DOWN.
+A job that names no image runs untouched where no default is configured. A path on CVMFS or on this EP, and a file that
+came with the job, runs if it is there, asked from a child that is abandoned when it hangs: a dead mount puts a process
+into D state, which no alarm ends. Everything else goes back to idle with CACHE_MANAGER_DOWN.
 """
 
 import posix
@@ -54,12 +54,14 @@ def is_attribute(line: bytes) -> bool:
 
 
 def plain_path(value: bytes) -> bytes:
-    """Return an absolute path written as a plain literal, else nothing."""
+    """Return a path written as a plain literal, a relative one below the job's directory, else nothing."""
     text = value[1:-1]
-    plain = value[:1] == b'"' == value[-1:] and text[:1] == b"/" and len(value) > 2  # the quotes
-    if not plain or b'"' in text or b"\\" in text or b"/../" in text + b"/":
+    plain = value[:1] == b'"' == value[-1:] and len(value) > 2  # the quotes
+    if not plain or b'"' in text or b"\\" in text or b"/../" in b"/" + text + b"/":
         return b""
-    return text
+    if text[:1] == b"/":
+        return text
+    return b"" if b":" in text else posix.getcwd().encode("utf-8", "surrogateescape") + b"/" + text
 
 
 def real_path(path: bytes) -> tuple[int, bytes]:

@@ -119,8 +119,8 @@ def test_an_image_that_does_not_exist_holds_the_job_with_our_reason(pool: Pool, 
 
 
 def test_without_a_manager_the_plugin_before_ours_brings_the_image(pool: Pool, site: World) -> None:
-    """The job has the image as a file of its own, and the hook, which has nobody to ask either, lets it run in it."""
-    pool.write_config("99-test.conf", "START = true\n")
+    """It dies while the job is on its way: the image is a file of the job's, in which the hook lets it run."""
+    pool.write_config("99-test.conf", "START = true\nHasSIF = true\n")
     pool.reconfig()
     pool.tool("condor_off", "-daemon", "image_cache_manager")
     poll(lambda: not (pool.directory / "image_cache" / "socket").exists(), "the end of the manager")
