@@ -278,7 +278,7 @@ class Fetcher:
                     log.warning("%s: attempt %d: %s: %s", wanted.name, attempt, shown(wanted.located.url), error)
                     if attempt == 2:  # noqa: PLR2004 - complete and twice
                         raise _no_image(wanted, error, end_is_told=staging.end_is_told) from None
-                staging.restart()
+                staging.distrust()
         except SourceError as error:
             raise status_of(error, own_url=wanted.own_url) from None
         finally:
@@ -323,6 +323,9 @@ def _checked(located: Located, digest: str, staging: Staging) -> sif.SifHeader:
     if located.digest and located.digest != digest:
         size = f"({staging.size_bytes} bytes)"
         raise sif.SifError(f"sha256 {digest[:16]}... came, {located.digest[:16]}... was promised {size}")
+    wrong = "" if located.digest else staging.differs()
+    if wrong:
+        raise sif.SifError(f"{wrong} ({staging.size_bytes} bytes)")
     return sif.parse(staging.read, staging.size_bytes)
 
 

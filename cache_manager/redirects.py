@@ -39,6 +39,14 @@ def next_url(url: str, location: str) -> str:
     return parts._replace(netloc=f"{user}@{parts.netloc}").geturl()
 
 
+def goes_along(asked: str, url: str) -> bool:
+    """Whether what only the server of `asked` may know may be sent to where redirects led."""
+    try:
+        return _may_know(_server(urlsplit(asked)), _server(urlsplit(url)))
+    except ValueError:
+        return asked == url
+
+
 def host_of(url: str) -> str:
     """Return the name or address of a URL's server; empty for none."""
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cache_manager.sif import HEADER_BYTES
+from cache_manager.sources.sums import Sum, sum_of
 from cache_manager.status import StatusError
 
 IMAGE: Final = "image"
@@ -28,6 +29,9 @@ class Staging:
         self.taken_bytes = 0
         """What all of it takes on disk, as last counted by who unpacks it; 0 if nobody does."""
         self.end_is_told = True
+        self.came_from: set[str] = set()
+        self.wrong_from: set[str] = set()
+        self.promised: Sum | None = None
         self.head = b""
         self._grow = grow
         self._granted = 0
@@ -64,7 +68,13 @@ class Staging:
         self.close()
         (self.directory / IMAGE).unlink(missing_ok=True)
         self.size_bytes, self.head, self._digest = 0, b"", hashlib.sha256()
-        self.end_is_told = True
+        self.end_is_told, self.promised = True, None
+        self.came_from.clear()
+
+    def distrust(self) -> None:
+        """Forget what was written, and take it first from elsewhere: it is not what it should be."""
+        self.wrong_from |= self.came_from
+        self.restart()
 
     def finish(self) -> str:
         """Sync the image and return its digest."""
@@ -72,6 +82,14 @@ class Staging:
             os.fsync(self._descriptor)
         self.close()
         return self._digest.hexdigest()
+
+    def differs(self) -> str:
+        """Return in words how what was written differs from what the server promised; empty if it does not."""
+        if self.promised is None:
+            return ""
+        with (self.directory / IMAGE).open("rb") as image:
+            found = sum_of(self.promised.algorithm, iter(lambda: image.read(1 << 20), b""))
+        return "" if found == self.promised else f"{found} came, the server promised {self.promised.value.hex()[:16]}"
 
     def close(self) -> None:
         """Close the file; it stays."""

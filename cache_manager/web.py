@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from http.client import HTTPResponse, parse_headers
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -74,9 +75,12 @@ class Watch:
 
     def __init__(self) -> None:
         self.ended = False
+        self.trailers: dict[str, str] = {}
+        """What the answer had after its last chunk, by names in lower case."""
         self._began_near = False
         self._redirected = False
         self._deadline = time.monotonic() + threading.TIMEOUT_MAX
+        self._looks_at = 0.0
         self._allowed = threading.Condition()
         self._over = False
         self._sockets: list[socket.socket] = []
@@ -91,7 +95,8 @@ class Watch:
         """Give the connections so much time from now."""
         with self._allowed:
             self._deadline = time.monotonic() + min(limit_s, threading.TIMEOUT_MAX)
-            self._allowed.notify()
+            if self._deadline < self._looks_at:  # else it sees when it looks: waking it for each piece would cost
+                self._allowed.notify()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -137,6 +142,7 @@ class Watch:
     def _run(self) -> None:
         with self._allowed:
             while not self._over and (left_s := self._deadline - time.monotonic()) > 0:
+                self._looks_at = self._deadline
                 self._allowed.wait(left_s)
             if not self._over:
                 self._end()
@@ -159,7 +165,19 @@ def _seen(connection: socket.socket, *, by_proxy: bool) -> socket.socket:
     return connection
 
 
+class _Response(HTTPResponse):
+    """Keeps the trailers of a chunked body, which the base class throws away."""
+
+    def _read_and_discard_trailer(self) -> None:
+        found = parse_headers(self.fp)
+        watch: Watch | None = getattr(_here, "watch", None)
+        if watch is not None:
+            watch.trailers.update({name.lower(): value for name, value in found.items()})
+
+
 class _Connection(HTTPConnection):
+    response_class = _Response
+
     def _new_conn(self) -> socket.socket:
         return _seen(super()._new_conn(), by_proxy=self.proxy is not None)
 
@@ -170,6 +188,8 @@ class _Connection(HTTPConnection):
 
 
 class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
     def _new_conn(self) -> socket.socket:
         return _seen(super()._new_conn(), by_proxy=self.proxy is not None)
 

@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
+from cache_manager.sources.sums import Sum
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One place from which an object can be had.
+
+    `headers` go to the URL's own server and to no other that it redirects to; they may hold a token. `trailer` says
+    that it is a Pelican server, which tells after the last byte whether those were all.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    trailer: bool = False
 
 
 class Sink(Protocol):
     """Where a transfer puts an image: it reserves room, counts, and computes the digest.
 
     `end_is_told` is false once a source did not say where the image ends: a cut connection looks like the end then.
+    `came_from` are the URLs that gave some of what is here, `wrong_from` those that gave what turned out wrong: others
+    are asked before them. `promised` is what a server says of the whole, to be held against it.
     """
 
     size_bytes: int
     end_is_told: bool
+    came_from: set[str]
+    wrong_from: set[str]
+    promised: Sum | None
 
     def expect(self, size_bytes: int | None) -> None:
         """Take the size before the first byte, if it is known. Raises StatusError when there is no room."""
 
     def write(self, data: bytes) -> None:
         """Take the next bytes. Raises StatusError when there is no room."""
+
+    def restart(self) -> None:
+        """Forget what came: the next bytes are the first ones."""
 
 
 class Source(Protocol):

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import requests
-from urllib3.exceptions import DecodeError, HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from cache_manager import __version__
-from cache_manager.outcome import Absent, Denied, Unwell
-from cache_manager.redirects import CODES, MAX_REDIRECTS, RedirectError, host_of, next_url
-from cache_manager.retry_after import retry_after_s
-from cache_manager.sources.base import SourceError
+from cache_manager.outcome import Unwell
+from cache_manager.redirects import CODES, MAX_REDIRECTS, RedirectError, goes_along, host_of, next_url
+from cache_manager.sources.base import Route, SourceError
+from cache_manager.sources.refusals import broken, refuse, shown, unreachable
 from cache_manager.status import HookStatus
-from cache_manager.text import printable, without_secrets
-from cache_manager.web import Watch, cause, session, through_proxy
+from cache_manager.text import printable
+from cache_manager.web import Watch, cause, session
 
 CHUNK: Final = 256 * 1024
 CONNECT_S: Final = 10.0
+OK: Final = 200
+PARTIAL: Final = 206
+UNSATISFIABLE: Final = 416
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": f"htcondor-image-cache/{__version__}"}
-_OK: Final = 200
-_DENIED: Final = frozenset({401, 403})
-_GONE: Final = frozenset({404, 410})
-_THROTTLED: Final = 429
+_TRAILER: Final = {"X-Transfer-Status": "true", "TE": "trailers"}
 _AS_IT_IS: Final = frozenset({"", "identity"})
 _DECODED: Final = frozenset({"gzip", "x-gzip", "deflate"})
 """Encodings that a server may use although nobody asked for them."""
@@ -51,21 +50,56 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """What a server sends: its headers, the size that it promises (None if it does not), and the bytes.
+class Ask:
+    """A question to a server: for an object, or for what of it follows after `offset` bytes.
 
-    `end_is_told` says whether a cut connection can be told from the end.
+    `validator` is the strong ETag of the object of which those are: of another, all is sent. `headers` go to every
+    server that a redirect leads to; those of the route do not.
+    """
+
+    route: Route
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    offset: int = 0
+    validator: str = ""
+
+    @property
+    def good(self) -> frozenset[int]:
+        """The status codes that answer it."""
+        return frozenset({OK, PARTIAL, UNSATISFIABLE} if self.offset else {OK})
+
+    def headers_at(self, url: str) -> dict[str, str]:
+        """Return what is sent to where redirects led."""
+        found = _HEADERS | dict(self.headers)
+        if self.route.trailer and self.method == "GET":
+            found |= _TRAILER
+        if self.offset:
+            found["Range"] = f"bytes={self.offset}-"
+            if self.validator:
+                found["If-Range"] = self.validator
+        return found | dict(self.route.headers) if goes_along(self.route.url, url) else found
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a server sends: its status and headers, the size that it promises of this (None if it does not), the bytes.
+
+    `end_is_told` says whether a cut connection can be told from the end; `as_it_is` whether these are the object's own
+    bytes, and not undone from an encoding. `trailers` are there when the bytes are over.
     """
 
     headers: Mapping[str, str]
     size_bytes: int | None
     end_is_told: bool
     pieces: Iterator[bytes]
+    status: int = OK
+    as_it_is: bool = True
+    trailers: Mapping[str, str] = field(default_factory=dict)
 
-
-def shown(url: str) -> str:
-    """Return a URL for messages, logs and records: without user, password, query (which may be signed), fragment."""
-    return printable(without_secrets(url), 300)
+    @property
+    def is_chunked(self) -> bool:
+        """Whether its end is told by the last chunk, after which trailers may follow."""
+        return _is_chunked(self.headers)
 
 
 def length_of(headers: Mapping[str, str]) -> int | None:
@@ -74,22 +108,30 @@ def length_of(headers: Mapping[str, str]) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004 - 63 bits
 
 
+def _is_chunked(headers: Mapping[str, str]) -> bool:
+    return "chunked" in headers.get("Transfer-Encoding", "").lower()
+
+
 @contextmanager
-def opened(url: str, patience: Patience, method: str) -> Iterator[Body]:
-    """Ask for an http(s) URL and give what comes. Raises SourceError."""
-    with session() as one, Watch() as watch, _Exchange(url, method, patience, one, watch).answer() as response:
-        yield _body(url, response, patience, watch)
+def opened(ask: Ask, patience: Patience) -> Iterator[Body]:
+    """Ask an http(s) server and give what comes. Raises SourceError."""
+    with session() as one, Watch() as watch, _Exchange(ask, patience, one, watch).answer() as response:
+        yield _body(ask, response, patience, watch)
 
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
     """One question, asked wherever redirects lead. Everything raises SourceError."""
 
-    url: str
-    method: str
+    ask: Ask
     patience: Patience
     session: requests.Session
     watch: Watch
+
+    @property
+    def url(self) -> str:
+        """The URL that was asked for."""
+        return self.ask.route.url
 
     @contextmanager
     def answer(self) -> Iterator[requests.Response]:
@@ -98,10 +140,11 @@ class _Exchange:
         at = self.url
         self.watch.begin(host_of(at))
         while True:
-            with self._ask(at) as response:
+            with self._send(at) as response:
                 location = response.headers.get("Location")
                 if response.status_code not in CODES or location is None:
-                    _refuse_status(response, f"{shown(self.url)}: {self._by_way_of(at)}")
+                    if response.status_code not in self.ask.good:
+                        refuse(response, f"{shown(self.url)}: {self._by_way_of(at)}")
                     yield response
                     return
                 try:
@@ -119,19 +162,19 @@ class _Exchange:
                 raise unreachable(self.url, f"{what} ({len(seen)} redirects, the last to {shown(at)})")
             seen.add(state)
 
-    def _ask(self, at: str) -> requests.Response:
+    def _send(self, at: str) -> requests.Response:
         """Send one request to where redirects led."""
         patience = self.patience
         limit_s = patience.connect_s + patience.stall_s
         self.watch.allow(limit_s)
         try:
             return self.session.request(
-                self.method,
+                self.ask.method,
                 at,
                 allow_redirects=False,
                 stream=True,
                 timeout=(patience.connect_s, patience.stall_s),
-                headers=_HEADERS,
+                headers=self.ask.headers_at(at),
             )
         except (requests.RequestException, HTTPError, ValueError) as error:
             why = cause(error)
@@ -156,76 +199,60 @@ def _is_host_down(error: Exception) -> bool:
     return isinstance(error, requests.ConnectionError) and not answered
 
 
-def _body(url: str, response: requests.Response, patience: Patience, watch: Watch) -> Body:
+def _body(ask: Ask, response: requests.Response, patience: Patience, watch: Watch) -> Body:
     """Return what a server sends. Raises SourceError for an encoding that nobody can undo."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in _AS_IT_IS | _DECODED:
-        raise unreachable(url, f"comes with Content-Encoding {printable(encoding, 40)!r}, which nobody asked for")
-    said = length_of(response.headers)
-    chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-    size = said if encoding in _AS_IT_IS and not chunked else None
-    pieces = _received(shown(url), response, size, patience, watch)
-    return Body(response.headers, size, chunked or said is not None, pieces)
+    as_it_is = encoding in _AS_IT_IS
+    if not as_it_is and encoding not in _DECODED:
+        raise unreachable(ask.route.url, f"comes with Content-Encoding {printable(encoding, 40)!r}, unasked for")
+    said, chunked = length_of(response.headers), _is_chunked(response.headers)
+    size = said if as_it_is and not chunked else None
+    before = ask.offset if response.status_code == PARTIAL else 0
+    stream = _Stream(shown(ask.route.url), response, patience, watch, as_it_is=as_it_is)
+    return Body(
+        response.headers,
+        size,
+        chunked or said is not None,
+        stream.pieces(before, None if size is None else before + size),
+        response.status_code,
+        as_it_is=as_it_is,
+        trailers=watch.trailers,
+    )
 
 
-def _received(
-    name: str, response: requests.Response, size_bytes: int | None, patience: Patience, watch: Watch
-) -> Iterator[bytes]:
-    """Yield the bytes as they come in: whoever waits for a full block waits too long for a server that drips."""
-    came = 0
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The bytes of one answer."""
 
-    def read() -> bytes:
-        of = f"{came} of {size_bytes} bytes" if size_bytes is not None else f"{came} bytes"
-        stalled = Unwell(HookStatus.SOURCE_TOO_SLOW, f"{name}: no byte for {patience.stall_s:g} s after {of}")
-        watch.allow(2 * patience.stall_s)  # against what is between the bytes and drips: lines of chunks
+    name: str
+    response: requests.Response
+    patience: Patience
+    watch: Watch
+    as_it_is: bool
+
+    def pieces(self, before: int, of_bytes: int | None) -> Iterator[bytes]:
+        """Yield the bytes as they come in: whoever waits for a full block waits too long for a server that drips."""
+        came = before
+        while piece := self._read(came, of_bytes, begun=came > before):
+            came += len(piece)
+            yield piece
+
+    def _read(self, came: int, of_bytes: int | None, *, begun: bool) -> bytes:
+        of = f"{came} of {of_bytes} bytes" if of_bytes is not None else f"{came} bytes"
+        stalled = self._stalled(of, begun=begun)
+        self.watch.allow(2 * self.patience.stall_s)  # against what is between the bytes and drips: lines of chunks
         try:
-            piece: bytes = response.raw.read1(CHUNK, decode_content=True)
+            piece: bytes = self.response.raw.read1(CHUNK, decode_content=not self.as_it_is)
         except (HTTPError, OSError, ValueError) as error:
-            if watch.ended or isinstance(error, (ReadTimeoutError, TimeoutError)):
+            if self.watch.ended or isinstance(error, (ReadTimeoutError, TimeoutError)):
                 raise SourceError(stalled) from None
-            raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{name}: {_broken(error)} ({of})")) from None
-        if watch.ended:  # and not the server
+            what = f"{self.name}: {broken(error)} ({of})"
+            raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, what)) from None
+        if self.watch.ended:  # and not the server
             raise SourceError(stalled)
-        watch.allow(threading.TIMEOUT_MAX)  # what the disk takes is not the server's time
+        self.watch.allow(threading.TIMEOUT_MAX)  # what the disk takes is not the server's time
         return piece
 
-    while piece := read():
-        came += len(piece)
-        yield piece
-
-
-def _broken(error: Exception) -> str:
-    if isinstance(error, DecodeError):
-        return "its Content-Encoding cannot be undone"
-    why = cause(error)
-    return "ended early" if "IncompleteRead" in why else why
-
-
-def unreachable(url: str, why: str) -> SourceError:
-    """Return the failure of a source that does not deliver."""
-    return SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{shown(url)}: {why}"))
-
-
-def _refuse_status(response: requests.Response, name: str) -> None:
-    code = response.status_code
-    if code == _OK:
-        return
-    what = f"{name}HTTP {code} {printable(response.reason or '', 40)}".rstrip()
-    relayed = through_proxy(response)
-    if code in _GONE:
-        raise SourceError(Absent(what, relayed=relayed))
-    if code in _DENIED and not relayed:
-        raise SourceError(Denied(what))
-    said = response.headers.get("Retry-After", "")
-    wait_s = retry_after_s(said, time.time())
-    if code == _THROTTLED or said:
-        what += f" (Retry-After: {_wait_words(said, wait_s)})"
-    status = HookStatus.SOURCE_THROTTLED if code == _THROTTLED else HookStatus.SOURCE_UNREACHABLE
-    raise SourceError(Unwell(status, what, retry_after_s=wait_s))
-
-
-def _wait_words(said: str, wait_s: float | None) -> str:
-    if not said:
-        return "not said"
-    words = printable(said, 40)
-    return f"{words}, which is no time" if wait_s is None else f"{words}, that is {wait_s:.0f} s"
+    def _stalled(self, of: str, *, begun: bool) -> Unwell:
+        what = "no byte" if begun else "slow start: answered, and no byte"
+        return Unwell(HookStatus.SOURCE_TOO_SLOW, f"{self.name}: {what} for {self.patience.stall_s:g} s after {of}")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
 
-from cache_manager.outcome import Absent, Unwell
-from cache_manager.sources.base import Sink, SourceError
-from cache_manager.sources.exchange import CHUNK, Body, Patience, length_of, opened, shown, unreachable
+from cache_manager.outcome import Unwell
+from cache_manager.sources.base import Route, SourceError
+from cache_manager.sources.exchange import Ask, Patience, length_of
+from cache_manager.sources.opening import opened
+from cache_manager.sources.refusals import shown, unreachable
+from cache_manager.sources.transfer import transfer
 from cache_manager.status import HookStatus
-from cache_manager.text import human_bytes, printable
-from cache_manager.web import cause
+from cache_manager.text import human_bytes
 
-__all__ = ["Head", "Patience", "accepts", "head", "read_small", "shown", "transfer"]
+__all__ = ["Head", "Patience", "Route", "accepts", "head", "read_small", "shown", "transfer"]
 
 SMALL_BYTES: Final = 64 * 1024
 """More is no latest.txt and no manifest."""
@@ -29,7 +27,7 @@ def read_small(url: str, patience: Patience, clock: Callable[[], float] = time.m
     parts: list[bytes] = []
     came = 0
     began = clock()
-    with _opened(url, patience) as body:
+    with opened(Ask(Route(url)), patience) as body:
         for piece in body.pieces:
             parts.append(piece)
             came += len(piece)
@@ -37,21 +35,6 @@ def read_small(url: str, patience: Patience, clock: Callable[[], float] = time.m
                 raise unreachable(url, f"larger than {SMALL_BYTES} bytes, so no index")
             _keep_to_budget(url, came, clock() - began, patience.budget_s(came))
     return b"".join(parts)
-
-
-def transfer(url: str, sink: Sink, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
-    """Write an object to the sink. Raises SourceError, and the sink's StatusError."""
-    began = clock()
-    with _opened(url, patience) as body:
-        sink.end_is_told = body.end_is_told
-        sink.expect(body.size_bytes)
-        for piece in body.pieces:
-            sink.write(piece)
-            # what is larger than it was said to be has no more time for that
-            size = sink.size_bytes if body.size_bytes is None else body.size_bytes
-            _keep_to_budget(url, sink.size_bytes, clock() - began, patience.budget_s(size))
-        if body.size_bytes is not None and sink.size_bytes != body.size_bytes:
-            raise unreachable(url, f"ended early ({sink.size_bytes} of {body.size_bytes} bytes)")
 
 
 def _keep_to_budget(url: str, came_bytes: int, spent_s: float, budget_s: float) -> None:
@@ -63,7 +46,7 @@ def _keep_to_budget(url: str, came_bytes: int, spent_s: float, budget_s: float) 
 
 def accepts(url: str, patience: Patience) -> None:
     """Ask for an object, and take nothing of it. Raises SourceError if it is not delivered."""
-    with _opened(url, patience):
+    with opened(Ask(Route(url)), patience):
         return
 
 
@@ -77,48 +60,8 @@ class Head:
 
 def head(url: str, patience: Patience) -> Head:
     """Ask for an object without its body. Raises SourceError."""
-    with _opened(url, patience, "HEAD") as body:
+    with opened(Ask(Route(url), "HEAD"), patience) as body:
         headers = body.headers
         etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
         version = etag or (f"{modified} {headers.get('Content-Length', '')}" if modified else "")
         return Head(version, length_of(headers))
-
-
-@contextmanager
-def _opened(url: str, patience: Patience, method: str = "GET") -> Iterator[Body]:
-    if url.startswith("file:"):
-        with _opened_file(url) as body:
-            yield body
-    else:
-        with opened(url, patience, method) as body:
-            yield body
-
-
-@contextmanager
-def _opened_file(url: str) -> Iterator[Body]:
-    path = unquote(url.partition("://")[2].partition("?")[0])
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise SourceError(Absent(f"{path}: no such file")) from None
-    except (OSError, ValueError) as error:
-        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{printable(path)}: {cause(error)}")) from None
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{path}: no regular file"))
-        headers = {"Content-Length": str(found.st_size)}
-        yield Body(headers, found.st_size, end_is_told=True, pieces=_pieces(descriptor, path))
-    finally:
-        os.close(descriptor)
-
-
-def _pieces(descriptor: int, path: str) -> Iterator[bytes]:
-    while True:
-        try:
-            piece = os.read(descriptor, CHUNK)
-        except OSError as error:
-            raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{path}: {error.strerror}")) from None
-        if not piece:
-            return
-        yield piece

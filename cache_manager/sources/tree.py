@@ -14,7 +14,7 @@ from cache_manager.layout import LATEST, is_version_file, manifest_file, tree_ur
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources import transport
-from cache_manager.sources.base import Sink, SourceError
+from cache_manager.sources.base import Route, Sink, SourceError
 from cache_manager.sources.transport import Patience, shown
 from cache_manager.status import HookStatus
 from cache_manager.text import printable
@@ -69,7 +69,7 @@ class Tree:
     def transfer(self, located: Located, sink: Sink) -> None:
         """Fetch the SIF. Raises SourceError."""
         try:
-            transport.transfer(located.url, sink, self.patience)
+            transport.transfer([Route(located.url)], sink, self.patience, located.digest)
         except SourceError as error:
             if isinstance(error.answer, (Absent, Denied)):  # latest.txt names it
                 raise SourceError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cache_manager.outcome import Absent, Answer, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources import transport
-from cache_manager.sources.base import Sink, SourceError
+from cache_manager.sources.base import Route, Sink, SourceError
 from cache_manager.sources.transport import Patience
 
 
@@ -41,7 +41,7 @@ class Url:
     def transfer(self, located: Located, sink: Sink) -> None:
         """Fetch the SIF. Raises SourceError."""
         try:
-            transport.transfer(located.url, sink, self.patience)
+            transport.transfer([Route(located.url)], sink, self.patience, located.digest)
         except SourceError as error:
             if isinstance(error.answer, Absent) and not error.answer.relayed:
                 raise SourceError(Absent(error.answer.why, authoritative=True)) from None

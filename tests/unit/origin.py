@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from cache_manager.sources.sums import Sum
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -95,6 +97,9 @@ class MemorySink:
         self.data = b""
         self.end_is_told = True
         self.expected: list[int | None] = []
+        self.came_from: set[str] = set()
+        self.wrong_from: set[str] = set()
+        self.promised: Sum | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -112,3 +117,9 @@ class MemorySink:
     def write(self, data: bytes) -> None:
         """Take bytes."""
         self.data += data
+
+    def restart(self) -> None:
+        """Forget what came."""
+        self.data = b""
+        self.came_from.clear()
+        self.promised = None

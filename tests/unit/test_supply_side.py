@@ -144,7 +144,7 @@ def test_a_server_whose_certificate_nobody_vouches_for_is_not_believed(secure: s
     """No image comes from it, and the message says what is wrong."""
     sink = MemorySink()
     with pytest.raises(SourceError, match="certificate") as caught:
-        transport.transfer(secure, sink, PATIENCE)
+        transport.transfer([transport.Route(secure)], sink, PATIENCE)
     assert isinstance(caught.value.answer, Unwell)
     assert caught.value.answer.status is HookStatus.SOURCE_UNREACHABLE
     assert sink.data == b""
@@ -154,7 +154,7 @@ def test_a_sites_own_authority_is_believed_where_admins_name_it(secure: str, mon
     """REQUESTS_CA_BUNDLE in the manager's environment, as for every program with requests."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(OWN_SERVER))
     sink = MemorySink()
-    transport.transfer(secure, sink, PATIENCE)
+    transport.transfer([transport.Route(secure)], sink, PATIENCE)
     assert sink.data == OWN_SERVER.read_bytes()
 
 

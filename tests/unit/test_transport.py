@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from requests import Response
 
 from cache_manager.outcome import Absent, Answer, Denied, Unwell
-from cache_manager.sources import exchange, transport
+from cache_manager.sources import refusals, transport
 from cache_manager.sources.base import SourceError
-from cache_manager.sources.transport import SMALL_BYTES, Patience
+from cache_manager.sources.transport import SMALL_BYTES, Patience, Route
 from cache_manager.status import HookStatus
 from tests.unit.origin import MemorySink, Origin, Reply
 
@@ -29,7 +29,7 @@ def failed(url: str, patience: Patience = PATIENCE) -> list[Absent | Denied | Un
     """Return how reading an index and an image fails; nothing else may be raised."""
     ways: list[Callable[[], object]] = [
         lambda: transport.read_small(url, patience),
-        lambda: transport.transfer(url, MemorySink(), patience),
+        lambda: transport.transfer([Route(url)], MemorySink(), patience),
     ]
     answers = []
     for way in ways:
@@ -49,7 +49,7 @@ def test_an_image_comes_whole_with_its_size_told_before(origin: Origin, length: 
     """The sink can refuse before the first byte."""
     origin.replies["/x.sif"] = Reply(IMAGE, length=length)
     sink = MemorySink()
-    transport.transfer(f"{origin.base}/x.sif", sink, PATIENCE)
+    transport.transfer([Route(f"{origin.base}/x.sif")], sink, PATIENCE)
     assert sink.data == IMAGE
     assert sink.expected == [len(IMAGE) if length is None else None]
 
@@ -124,7 +124,7 @@ def test_through_tls_no_proxy_of_the_site_speaks(url: str, headers: dict[str, st
     response.url, response.status_code = url, 404
     response.headers.update(headers)
     with pytest.raises(SourceError) as caught:
-        exchange._refuse_status(response, "x: ")
+        refusals.refuse(response, "x: ")
     assert caught.value.answer == Absent("x: HTTP 404", relayed=relayed)
 
 
@@ -149,7 +149,7 @@ def test_an_image_that_ends_early_is_no_image(origin: Origin) -> None:
     """Truncated transfers have passed for images before."""
     origin.replies["/x.sif"] = Reply(IMAGE, cut=len(IMAGE) // 2)
     with pytest.raises(SourceError) as caught:
-        transport.transfer(f"{origin.base}/x.sif", MemorySink(), PATIENCE)
+        transport.transfer([Route(f"{origin.base}/x.sif")], MemorySink(), PATIENCE)
     assert kind_of(caught.value.answer) is HookStatus.SOURCE_UNREACHABLE
 
 
@@ -158,7 +158,7 @@ def test_a_length_that_is_none_ends_in_an_answer(origin: Origin, length: str) ->
     """Headers are text from anybody."""
     origin.replies["/x.sif"] = Reply(b"12345", length=length)
     for way in (
-        lambda url: transport.transfer(url, MemorySink(), PATIENCE),
+        lambda url: transport.transfer([Route(url)], MemorySink(), PATIENCE),
         lambda url: transport.read_small(url, PATIENCE),
     ):
         try:
@@ -172,7 +172,7 @@ def test_a_server_that_stalls_is_left(origin: Origin) -> None:
     origin.replies["/x.sif"] = Reply(IMAGE, cut=1000, stalls=True)
     sink = MemorySink()
     with pytest.raises(SourceError) as caught:
-        transport.transfer(f"{origin.base}/x.sif", sink, HASTY)
+        transport.transfer([Route(f"{origin.base}/x.sif")], sink, HASTY)
     assert kind_of(caught.value.answer) is HookStatus.SOURCE_TOO_SLOW
     assert f"no byte for 0.2 s after 1000 of {len(IMAGE)} bytes" in caught.value.answer.why
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -186,7 +186,7 @@ def test_a_server_that_drips_spends_its_budget(origin: Origin) -> None:
     origin.replies["/x.sif"] = Reply(IMAGE)
     moments = itertools.count(0.0, 21.0)
     with pytest.raises(SourceError) as caught:
-        transport.transfer(f"{origin.base}/x.sif", MemorySink(), PATIENCE, lambda: next(moments))
+        transport.transfer([Route(f"{origin.base}/x.sif")], MemorySink(), PATIENCE, clock=lambda: next(moments))
     assert kind_of(caught.value.answer) is HookStatus.SOURCE_TOO_SLOW
     assert "too slow (" in caught.value.answer.why
 
@@ -286,7 +286,7 @@ def test_a_file_is_read_as_a_server_would_give_it(tmp_path: Path) -> None:
     path.write_bytes(IMAGE)
     url = f"file://{tmp_path}/a%20b%2541.sif"
     sink = MemorySink()
-    transport.transfer(url, sink, PATIENCE)
+    transport.transfer([Route(url)], sink, PATIENCE)
     assert (sink.data, sink.expected) == (IMAGE, [len(IMAGE)])
     path.write_bytes(b"latest")
     assert transport.read_small(url, PATIENCE) == b"latest"
@@ -306,7 +306,7 @@ def test_a_file_that_cannot_be_read_is_an_answer(url: str, expected: type[Answer
     """As with a server; an error of the source's disk is not one of the cache's."""
     ways: list[Callable[[], object]] = [
         lambda: transport.read_small(url, PATIENCE),
-        lambda: transport.transfer(url, MemorySink(), PATIENCE),
+        lambda: transport.transfer([Route(url)], MemorySink(), PATIENCE),
     ]
     for way in ways:
         with pytest.raises(SourceError) as caught:
