@@ -283,11 +283,6 @@ class Fetcher:
             raise status_of(error, own_url=wanted.own_url) from None
         finally:
             staging.close()
-        here = platform.machine()
-        if header.architecture not in {"", here}:
-            raise StatusError(
-                HookStatus.ARCHITECTURE_MISMATCH, f"the image is for {header.architecture}, this EP is {here}"
-            )
         return _Came(digest, header.architecture)
 
     def _commit(self, flight: Flight, staging: Staging, came: _Came) -> CacheEntry:
@@ -317,16 +312,21 @@ class Fetcher:
 
 
 def _checked(located: Located, digest: str, staging: Staging) -> sif.SifHeader:
-    """Return the header of what came in. Raises SifError, with numbers, if it is not the image."""
+    """Return the header of what came in. Raises SifError, with numbers, if it is not the image; StatusError."""
     if located.size_bytes is not None and located.size_bytes != staging.size_bytes:
         raise sif.SifError(f"{staging.size_bytes} bytes came, {located.size_bytes} were promised")
     if located.digest and located.digest != digest:
         size = f"({staging.size_bytes} bytes)"
         raise sif.SifError(f"sha256 {digest[:16]}... came, {located.digest[:16]}... was promised {size}")
+    header = sif.parse(staging.read, staging.size_bytes)
+    here = platform.machine()
+    if header.architecture not in {"", here}:
+        what = f"the image is for {header.architecture}, this EP is {here}"
+        raise StatusError(HookStatus.ARCHITECTURE_MISMATCH, what)
     wrong = "" if located.digest else staging.differs()
     if wrong:
         raise sif.SifError(f"{wrong} ({staging.size_bytes} bytes)")
-    return sif.parse(staging.read, staging.size_bytes)
+    return header
 
 
 def _no_image(wanted: Wanted, wrong: sif.SifError, *, end_is_told: bool) -> StatusError:

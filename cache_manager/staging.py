@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cache_manager.sif import HEADER_BYTES
+from cache_manager.sources.base import nothing_promised
 from cache_manager.sources.sums import Sum, sum_of
 from cache_manager.status import StatusError
 
@@ -31,7 +32,7 @@ class Staging:
         self.end_is_told = True
         self.came_from: set[str] = set()
         self.wrong_from: set[str] = set()
-        self.promised: Sum | None = None
+        self.promised: Callable[[], Sum | None] = nothing_promised
         self.head = b""
         self._grow = grow
         self._granted = 0
@@ -68,7 +69,7 @@ class Staging:
         self.close()
         (self.directory / IMAGE).unlink(missing_ok=True)
         self.size_bytes, self.head, self._digest = 0, b"", hashlib.sha256()
-        self.end_is_told, self.promised = True, None
+        self.end_is_told, self.promised = True, nothing_promised
         self.came_from.clear()
 
     def distrust(self) -> None:
@@ -84,12 +85,13 @@ class Staging:
         return self._digest.hexdigest()
 
     def differs(self) -> str:
-        """Return in words how what was written differs from what the server promised; empty if it does not."""
-        if self.promised is None:
+        """Return in words how what was written differs from what the server promises; empty if it does not."""
+        promised = self.promised()
+        if promised is None:
             return ""
         with (self.directory / IMAGE).open("rb") as image:
-            found = sum_of(self.promised.algorithm, iter(lambda: image.read(1 << 20), b""))
-        return "" if found == self.promised else f"{found} came, the server promised {self.promised.value.hex()[:16]}"
+            found = sum_of(promised.algorithm, iter(lambda: image.read(1 << 20), b""))
+        return "" if found == promised else f"{found} came, the server promised {promised.value.hex()[:16]}"
 
     def close(self) -> None:
         """Close the file; it stays."""

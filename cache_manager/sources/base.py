@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,19 +24,23 @@ class Route:
     trailer: bool = False
 
 
+def nothing_promised() -> None:
+    """Say that a server said nothing of the whole."""
+
+
 class Sink(Protocol):
     """Where a transfer puts an image: it reserves room, counts, and computes the digest.
 
     `end_is_told` is false once a source did not say where the image ends: a cut connection looks like the end then.
     `came_from` are the URLs that gave some of what is here, `wrong_from` those that gave what turned out wrong: others
-    are asked before them. `promised` is what a server says of the whole, to be held against it.
+    are asked before them. `promised` tells what the server says of the whole, to be held against it; it may ask now.
     """
 
     size_bytes: int
     end_is_told: bool
     came_from: set[str]
     wrong_from: set[str]
-    promised: Sum | None
+    promised: Callable[[], Sum | None]
 
     def expect(self, size_bytes: int | None) -> None:
         """Take the size before the first byte, if it is known. Raises StatusError when there is no room."""

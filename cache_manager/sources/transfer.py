@@ -10,15 +10,16 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from cache_manager.outcome import Absent, Denied, Unwell
-from cache_manager.sources.base import Route, Sink, SourceError
+from cache_manager.sources.base import Route, Sink, SourceError, nothing_promised
 from cache_manager.sources.exchange import CONNECT_S, OK, PARTIAL, Ask, Body, Patience, length_of
 from cache_manager.sources.opening import opened
 from cache_manager.sources.ranges import part_of, strong_etag
 from cache_manager.sources.refusals import shown, unreachable
-from cache_manager.sources.sums import WANTED, best_sum
+from cache_manager.sources.sums import WANTED, Sum, best_sum
 from cache_manager.status import HookStatus
 from cache_manager.text import human_bytes, printable
 
@@ -189,8 +190,8 @@ class _Transfer:
             raise unreachable(route.url, f"{much} ({sink.size_bytes} of {of_bytes} bytes)")
         if route.trailer and body.is_chunked:
             _refuse_trailer(route, body, sink.size_bytes)
-        if sink.promised is None and not self._digest and self._known.as_it_is:
-            self._ask_for_sum(route)
+        if sink.promised is nothing_promised and self._known.as_it_is:
+            sink.promised = partial(self._ask_for_sum, route, self._known.etag, sink.size_bytes)
 
     def _take_note(self, body: Body) -> None:
         """Remember of which object these are bytes."""
@@ -202,7 +203,8 @@ class _Transfer:
             return
         self._known = _Known(body.size_bytes, strong_etag(body.headers) if body.as_it_is else "", body.as_it_is)
         self._sink.end_is_told = body.end_is_told
-        self._sink.promised = best_sum(body.headers) if body.as_it_is else None
+        found = best_sum(body.headers) if body.as_it_is else None
+        self._sink.promised = (lambda: found) if found else nothing_promised
 
     def _keep_to_budget(self, route: Route, came: int, spent_s: float, *, is_last: bool) -> None:
         """Raise SourceError when the budget is over; or for a place that is behind its time, while there are others."""
@@ -216,19 +218,18 @@ class _Transfer:
         what = f"too slow ({human_bytes(came)} in {spent_s:.0f} s, {rate}; its time was {its_time_s:.0f} s)"
         raise SourceError(Unwell(HookStatus.SOURCE_TOO_SLOW, f"{shown(route.url)}: {what}"))
 
-    def _ask_for_sum(self, route: Route) -> None:
-        """Ask what the sum of all of it is: afterwards, because servers compute it when they are asked.
+    def _ask_for_sum(self, route: Route, etag: str, size_bytes: int) -> Sum | None:
+        """Ask what the sum of an object is: afterwards, because servers compute it when they are asked.
 
         Who does not say it, or not soon, is not waited for.
         """
         patience = replace(self._patience, stall_s=min(self._patience.stall_s, CONNECT_S))
         try:
             with opened(Ask(route, "HEAD", {"Want-Digest": WANTED}), patience) as body:
-                same = strong_etag(body.headers) in {"", self._known.etag}
-                if same and length_of(body.headers) in {None, self._sink.size_bytes}:
-                    self._sink.promised = best_sum(body.headers)
+                same = strong_etag(body.headers) in {"", etag} and length_of(body.headers) in {None, size_bytes}
+                return best_sum(body.headers) if same else None
         except SourceError:
-            return
+            return None
 
 
 def _refuse_trailer(route: Route, body: Body, came: int) -> None:

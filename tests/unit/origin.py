@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from cache_manager.sources.base import nothing_promised
 from cache_manager.sources.sums import Sum
 
 
@@ -99,7 +101,7 @@ class MemorySink:
         self.expected: list[int | None] = []
         self.came_from: set[str] = set()
         self.wrong_from: set[str] = set()
-        self.promised: Sum | None = None
+        self.promised: Callable[[], Sum | None] = nothing_promised
 
     @property
     def size_bytes(self) -> int:
@@ -122,4 +124,4 @@ class MemorySink:
         """Forget what came."""
         self.data = b""
         self.came_from.clear()
-        self.promised = None
+        self.promised = nothing_promised
