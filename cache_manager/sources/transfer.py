@@ -104,6 +104,7 @@ class _Transfer:
         fruitless = 0
         while True:
             self._attempts += 1
+            restarts = self._restarts
             try:
                 self._attempt(route, is_last=is_last)
             except SourceError as error:
@@ -114,7 +115,7 @@ class _Transfer:
             fruitless = 0 if came > most else fruitless + 1
             most = max(most, came)
             pause_s = self._pause_s(failure, fruitless, is_last=is_last)
-            if pause_s is None:
+            if pause_s is None or (fruitless and self._restarts > restarts):
                 return failure
             time.sleep(pause_s)
 
@@ -122,9 +123,11 @@ class _Transfer:
         """Return how long to wait before the same place is asked again; None if it is not."""
         if not isinstance(failure, Unwell) or not self._sink.size_bytes or self._attempts >= ATTEMPTS:
             return None
-        if fruitless > (FRUITLESS if is_last and self._may_go_on else 0) or self._restarts > RESTARTS:
+        if failure.status is HookStatus.SOURCE_TOO_SLOW and not is_last:
             return None
-        if not self._may_go_on and self._restarts == RESTARTS:
+        if fruitless > (FRUITLESS if is_last and self._may_go_on else 0):
+            return None
+        if self._restarts >= RESTARTS and not self._may_go_on:
             return None
         pause_s = PAUSES_S[min(fruitless, len(PAUSES_S) - 1)]
         if failure.retry_after_s is not None and is_last:

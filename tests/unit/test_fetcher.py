@@ -16,6 +16,7 @@ from cache_manager.fetcher import Fetcher, Runner, Wanted
 from cache_manager.outcome import FAILURE_MAX_S, FAILURE_TTL_S, Absent, Answer, Denied, FetchError, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources.base import Sink, SourceError
+from cache_manager.sources.sums import sum_of
 from cache_manager.status import HookStatus, StatusError
 from tests.unit.benches import LIMIT_S, Bench, child, run
 from tests.unit.builders import sif_file
@@ -121,6 +122,46 @@ def test_a_job_that_gives_up_leaves_the_fetch_to_the_next(tmp_path: Path) -> Non
             await second
             assert set(bench.cache.leases) == {staying}
             bench.cache.release(staying)
+
+    fly(tmp_path, test)
+
+
+class Promising(Source):
+    """Says what the sum of its image is."""
+
+    def __init__(self, *images: bytes, of: bytes) -> None:
+        super().__init__(*images)
+        self.sum = sum_of("crc32c", [of])
+
+    def transfer(self, located: Located, sink: Sink) -> None:
+        """Bring it."""
+        sink.came_from.add(located.url)
+        super().transfer(located, sink)
+        sink.promised = lambda: self.sum
+
+
+FLIPPED = IMAGE[:-1] + bytes([IMAGE[-1] ^ 1])
+"""A SIF by its structure, and not the one that was published."""
+
+
+@pytest.mark.parametrize(
+    ("images", "transfers"), [([IMAGE], 1), ([FLIPPED, IMAGE], 2), ([FLIPPED], 2)], ids=["good", "good at last", "bad"]
+)
+def test_what_differs_from_the_servers_sum_is_fetched_once_more(
+    tmp_path: Path, images: list[bytes], transfers: int
+) -> None:
+    """Where no manifest promises a digest, it is the server's that counts."""
+
+    async def test(_: Bench, fetcher: Fetcher) -> None:
+        source = Promising(*images, of=IMAGE)
+        if images[-1] == IMAGE:
+            entry = await fetcher.fetch(wanted(source), None, "1.0")
+            assert entry.digest == hashlib.sha256(IMAGE).hexdigest()
+        else:
+            error = await failure(fetcher, wanted(source))
+            assert error.status is HookStatus.IMAGE_CORRUPT
+            assert f"{URL}: {sum_of('crc32c', [FLIPPED])} came, the server promised" in error.message
+        assert source.transfers == transfers
 
     fly(tmp_path, test)
 
