@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from cache_manager.hashing import Follower
 from cache_manager.sif import HEADER_BYTES
 from cache_manager.sources.base import nothing_promised
 from cache_manager.sources.sums import Sum, sum_of
@@ -36,7 +36,7 @@ class Staging:
         self.head = b""
         self._grow = grow
         self._granted = 0
-        self._digest = hashlib.sha256()
+        self._digest = Follower(directory / IMAGE)
         self._descriptor = -1
 
     def expect(self, size_bytes: int | None) -> None:
@@ -44,7 +44,7 @@ class Staging:
         if size_bytes is not None:
             self._reserve(size_bytes)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
         if self.size_bytes + len(data) > self._granted:
             self._reserve_more(self.size_bytes + len(data))
@@ -54,8 +54,8 @@ class Staging:
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
-        self._digest.update(data)
         self.size_bytes += len(data)
+        self._digest.wrote(self.size_bytes)
         if len(self.head) < HEADER_BYTES:
             self.head += data[: HEADER_BYTES - len(self.head)]
 
@@ -68,7 +68,7 @@ class Staging:
         """Forget what was written: the next attempt begins from nothing."""
         self.close()
         (self.directory / IMAGE).unlink(missing_ok=True)
-        self.size_bytes, self.head, self._digest = 0, b"", hashlib.sha256()
+        self.size_bytes, self.head, self._digest = 0, b"", Follower(self.directory / IMAGE)
         self.end_is_told, self.promised = True, nothing_promised
         self.came_from.clear()
 
@@ -81,8 +81,9 @@ class Staging:
         """Sync the image and return its digest."""
         if self._descriptor >= 0:
             os.fsync(self._descriptor)
+        digest = self._digest.hexdigest()
         self.close()
-        return self._digest.hexdigest()
+        return digest
 
     def differs(self) -> str:
         """Return in words how what was written differs from what the server promises; empty if it does not."""
@@ -95,6 +96,7 @@ class Staging:
 
     def close(self) -> None:
         """Close the file; it stays."""
+        self._digest.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

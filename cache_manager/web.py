@@ -75,6 +75,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.ended = False
+        self.answer: _Response | None = None
+        """The last one."""
         self.trailers: dict[str, str] = {}
         """What the answer had after its last chunk, by names in lower case."""
         self._began_near = False
@@ -166,7 +168,29 @@ def _seen(connection: socket.socket, *, by_proxy: bool) -> socket.socket:
 
 
 class _Response(HTTPResponse):
-    """Keeps the trailers of a chunked body, which the base class throws away."""
+    """Reads into memory that is there already, and keeps the trailers of a chunked body."""
+
+    _took = False
+
+    def begin(self) -> None:
+        super().begin()
+        watch: Watch | None = getattr(_here, "watch", None)
+        if watch is not None:
+            watch.answer = self
+
+    def take(self, view: memoryview) -> int:
+        """Read what has come, at least one byte but at the end, of a body that has no chunks. Raises OSError."""
+        if not self._took:  # what came with the headers: readinto1 would wait for more than that
+            self._took = True
+            data = self.read1(len(view))
+            view[: len(data)] = data
+            return len(data)
+        if self.fp is None or self.length == 0:
+            return 0
+        count = self.fp.readinto1(view[: self.length])
+        if self.length is not None:
+            self.length -= count
+        return count
 
     def _read_and_discard_trailer(self) -> None:
         found = parse_headers(self.fp)

@@ -82,6 +82,7 @@ EDGES: Final = {
     "store",
     "scan",
     "staging",
+    "hashing",
     "runtime",
     "limited",
     "limited_child",

@@ -45,8 +45,8 @@ class Sink(Protocol):
     def expect(self, size_bytes: int | None) -> None:
         """Take the size before the first byte, if it is known. Raises StatusError when there is no room."""
 
-    def write(self, data: bytes) -> None:
-        """Take the next bytes. Raises StatusError when there is no room."""
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes, which are only there during the call. Raises StatusError when there is no room."""
 
     def restart(self) -> None:
         """Forget what came: the next bytes are the first ones."""

@@ -20,7 +20,7 @@ from cache_manager.status import HookStatus
 from cache_manager.text import printable
 from cache_manager.web import Watch, cause, session
 
-CHUNK: Final = 256 * 1024
+CHUNK: Final = 1 << 20
 CONNECT_S: Final = 10.0
 OK: Final = 200
 PARTIAL: Final = 206
@@ -84,14 +84,14 @@ class Ask:
 class Body:
     """What a server sends: its status and headers, the size that it promises of this (None if it does not), the bytes.
 
-    `end_is_told` says whether a cut connection can be told from the end; `as_it_is` whether these are the object's own
+    Each piece is there until the next is asked for. `end_is_told` says whether a cut connection can be told from the end; `as_it_is` whether these are the object's own
     bytes, and not undone from an encoding. `trailers` are there when the bytes are over.
     """
 
     headers: Mapping[str, str]
     size_bytes: int | None
     end_is_told: bool
-    pieces: Iterator[bytes]
+    pieces: Iterator[memoryview]
     status: int = OK
     as_it_is: bool = True
     trailers: Mapping[str, str] = field(default_factory=dict)
@@ -230,29 +230,38 @@ class _Stream:
     watch: Watch
     as_it_is: bool
 
-    def pieces(self, before: int, of_bytes: int | None) -> Iterator[bytes]:
+    def pieces(self, before: int, of_bytes: int | None) -> Iterator[memoryview]:
         """Yield the bytes as they come in: whoever waits for a full block waits too long for a server that drips."""
         came = before
-        while piece := self._read(came, of_bytes, begun=came > before):
+        buffer = memoryview(bytearray(CHUNK))
+        while piece := self._read(buffer, came, of_bytes, begun=came > before):
             came += len(piece)
             yield piece
 
-    def _read(self, came: int, of_bytes: int | None, *, begun: bool) -> bytes:
+    def _read(self, buffer: memoryview, came: int, of_bytes: int | None, *, begun: bool) -> memoryview:
         of = f"{came} of {of_bytes} bytes" if of_bytes is not None else f"{came} bytes"
-        stalled = self._stalled(of, begun=begun)
         self.watch.allow(2 * self.patience.stall_s)  # against what is between the bytes and drips: lines of chunks
         try:
-            piece: bytes = self.response.raw.read1(CHUNK, decode_content=not self.as_it_is)
+            piece = self._received(buffer)
         except (HTTPError, OSError, ValueError) as error:
             if self.watch.ended or isinstance(error, (ReadTimeoutError, TimeoutError)):
-                raise SourceError(stalled) from None
+                raise self._stalled(of, begun=begun) from None
             what = f"{self.name}: {broken(error)} ({of})"
             raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, what)) from None
         if self.watch.ended:  # and not the server
-            raise SourceError(stalled)
+            raise self._stalled(of, begun=begun)
+        if not piece and of_bytes is not None and came < of_bytes:
+            raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{self.name}: ended early ({of})"))
         self.watch.allow(threading.TIMEOUT_MAX)  # what the disk takes is not the server's time
         return piece
 
-    def _stalled(self, of: str, *, begun: bool) -> Unwell:
+    def _received(self, buffer: memoryview) -> memoryview:
+        answer = self.watch.answer
+        if answer is None or answer.chunked or not self.as_it_is:
+            return memoryview(self.response.raw.read1(CHUNK, decode_content=not self.as_it_is))
+        return buffer[: answer.take(buffer)]
+
+    def _stalled(self, of: str, *, begun: bool) -> SourceError:
         what = "no byte" if begun else "slow start: answered, and no byte"
-        return Unwell(HookStatus.SOURCE_TOO_SLOW, f"{self.name}: {what} for {self.patience.stall_s:g} s after {of}")
+        why = f"{self.name}: {what} for {self.patience.stall_s:g} s after {of}"
+        return SourceError(Unwell(HookStatus.SOURCE_TOO_SLOW, why))

@@ -44,12 +44,13 @@ def _opened_file(url: str) -> Iterator[Body]:
         os.close(descriptor)
 
 
-def _pieces(descriptor: int, path: str) -> Iterator[bytes]:
+def _pieces(descriptor: int, path: str) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(CHUNK))
     while True:
         try:
-            piece = os.read(descriptor, CHUNK)
+            count = os.readv(descriptor, [buffer])
         except OSError as error:
             raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, f"{path}: {error.strerror}")) from None
-        if not piece:
+        if not count:
             return
-        yield piece
+        yield buffer[:count]

@@ -29,7 +29,7 @@ def read_small(url: str, patience: Patience, clock: Callable[[], float] = time.m
     began = clock()
     with opened(Ask(Route(url)), patience) as body:
         for piece in body.pieces:
-            parts.append(piece)
+            parts.append(bytes(piece))
             came += len(piece)
             if came > SMALL_BYTES:
                 raise unreachable(url, f"larger than {SMALL_BYTES} bytes, so no index")

@@ -116,7 +116,7 @@ class MemorySink:
         """Take the size."""
         self.expected.append(size_bytes)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Take bytes."""
         self.data += data
 
