@@ -12,9 +12,9 @@ from cache_manager.outcome import Absent, Unwell
 from cache_manager.sources import exchange
 from cache_manager.sources.base import SourceError
 from cache_manager.sources.exchange import CHUNK, Ask, Body, Patience
-from cache_manager.sources.refusals import cause
 from cache_manager.status import HookStatus
 from cache_manager.text import printable
+from cache_manager.web import cause
 
 
 @contextmanager
