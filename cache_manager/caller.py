@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from cache_manager.credential import Credential, NoCredential
 from cache_manager.lease import Holder
 
 
@@ -35,13 +36,19 @@ class TestResult:
     said: str = ""
 
 
+async def no_credentials(_names: Sequence[str]) -> Credential | NoCredential:
+    """Stand for a hook that is older than the question, and for an admin, who has no job."""
+    return NoCredential("nobody here reads the credentials of a job")
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The hook at the other end: the starter that holds its leases, how to ask it back, when it gives up, whose it is.
 
     `deadline` is on the loop's clock. `test` starts an image (runtime, path) as the job's user; None where that is
     the manager's user too, or the hook is older than this question. `owner` is at whose expense it is: room, fetches
-    and waits are limited by owner; empty for an admin and for the manager itself.
+    and waits are limited by owner; empty for an admin and for the manager itself. `credential` reads the first of
+    these services' credentials that the job has (no name: its only one), as the job's user.
     """
 
     holder: Holder | None
@@ -51,3 +58,4 @@ class Caller:
     uid: int | None = None
     """None for an admin, who acts as the manager's user."""
     owner: str = ""
+    credential: Callable[[Sequence[str]], Awaitable[Credential | NoCredential]] = no_credentials

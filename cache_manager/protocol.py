@@ -14,6 +14,9 @@ A reply with `ask` is a question. `ask=probe`, its body a path: the hook opens i
 frame of the keys `kind`, `size`, `error`, `real` (where the path leads, every link followed), and the first bytes.
 `ask=test`, its body the runtime's path and an image's, on a line each: the hook starts the image as the job's user and
 answers with the key `status` (exit status, `timeout` or `error`) and the last words.
+`ask=credential`, its body names of services, one a line (empty: whichever the job has): the hook reads the first of
+<service>.use that is there, as the job's user, and answers with the keys `kind` (as a probe's), `name`, `error`,
+`names` (what the job has credentials for, with commas), and the credential.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cache_manager import jobad, processes, protocol, updatead
+from cache_manager import askback, jobad, processes, protocol, updatead
 from cache_manager.broker import Broker
-from cache_manager.caller import Caller, ProbeResult, TestResult
+from cache_manager.caller import Caller, no_credentials
 from cache_manager.connections import Connections, Seat
 from cache_manager.door import Door, Guest
 from cache_manager.policy import Verdict
@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 HEADER_S: Final = 5.0
 BODY_S: Final = 10.0
-PROBE_S: Final = 30.0
-TEST_S: Final = 60.0
 SEND_S: Final = 30.0
 """Who does not read his answer within this time does not want it."""
 
@@ -140,6 +138,11 @@ class Line:
         """Return the rest of a frame. Raises TimeoutError, EOFError."""
         async with asyncio.timeout(BODY_S):
             return await self.reader.readexactly(header.length)
+
+    async def exchange(self, frame: bytes, limit_s: float) -> tuple[Header, bytes]:
+        """Write a frame and return the one that answers it. Raises as `send` and `read_frame`."""
+        await self.send(frame)
+        return await self.read_frame(limit_s)
 
     async def send(self, frame: bytes) -> None:
         """Write a frame. Raises ConnectionError, and TimeoutError where nobody reads."""
@@ -306,9 +309,16 @@ class Server:
             request = await self._asked(line, header, seat)
             holder = processes.holder_for(line.peer, int(header.number("starter", 0)), header.keys.get("scratch", ""))
             deadline = asyncio.get_running_loop().time() + header.number("left", LEFT_DEFAULT_S) - MARGIN_S
-            foreign = line.peer.uid not in {0, os.getuid()} and "test" in header.keys.get("can", "").split(",")
-            test, owner = (_tester(line) if foreign else None), owner_of(line.peer, request)
-            caller = Caller(holder, _prober(line), deadline, test, line.peer.uid, owner)
+            can, foreign = header.keys.get("can", "").split(","), line.peer.uid not in {0, os.getuid()}
+            caller = Caller(
+                holder,
+                askback.prober(line.exchange),
+                deadline,
+                askback.tester(line.exchange) if foreign and "test" in can else None,
+                line.peer.uid,
+                owner_of(line.peer, request),
+                askback.reader_of_credentials(line.exchange) if "credential" in can else no_credentials,
+            )
             verdict = await self._answer_in_turn(request, caller)
             block = block_of(verdict)
         except StatusError as error:
@@ -382,33 +392,6 @@ def block_of(verdict: Verdict) -> bytes:
         what = f"{printable(verdict.image.path)}: a path that cannot be written into an ad"
         return updatead.status(HookStatus.HOOK_INTERNAL_ERROR, what)
     return updatead.runs_image(verdict.image.path, sandbox=verdict.image.sandbox, message=verdict.message)
-
-
-def _prober(line: Line) -> Callable[[str], Awaitable[ProbeResult]]:
-    async def probe(path: str) -> ProbeResult:
-        await line.send(protocol.frame(path.encode(errors="surrogateescape"), ask="probe"))
-        try:
-            header, head = await line.read_frame(PROBE_S)
-        except ProtocolError as error:
-            raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"image cache hook: {error}") from None
-        kind, why = header.keys.get("kind", "unwell"), header.keys.get("error", "")
-        return ProbeResult(kind, int(header.number("size", 0)), head, why, header.keys.get("real", ""))
-
-    return probe
-
-
-def _tester(line: Line) -> Callable[[str, str], Awaitable[TestResult]]:
-    async def test(runtime: str, image: str) -> TestResult:
-        await line.send(protocol.frame(f"{runtime}\n{image}".encode(errors="surrogateescape"), ask="test"))
-        try:
-            header, said = await line.read_frame(TEST_S)
-        except ProtocolError as error:
-            raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"image cache hook: {error}") from None
-        status = header.keys.get("status", "")
-        known = int(status) if status.removeprefix("-").isdecimal() and len(status) < 5 else None  # noqa: PLR2004 - digits
-        return TestResult(known, said[-4096:].decode(errors="replace"))
-
-    return test
 
 
 def _listener(path: Path) -> socket.socket:

@@ -25,6 +25,7 @@ MAX_REQUEST = 1024 * 1024
 MAX_BLOCK = 10000
 DEADLINE_S = 1200.0
 RETRY_S = 0.2
+QUESTIONS = frozenset((b"ask=probe", b"ask=test", b"ask=credential"))
 
 
 class Deadline(Exception):  # noqa: N818 - it is no error
@@ -134,7 +135,7 @@ def answer(options: dict[str, str], job: bytes, ends: float) -> bytes:
             (
                 f"job={len(job)} left={ends - monotonic():.1f} scratch={quoted(fs_bytes(scratch))}",
                 f"starter={quoted(posix.environ.get(b'CONDOR_STARTER_PID', b''))}",
-                f"slot={quoted(posix.environ.get(b'_CONDOR_SLOT', b''))} can=test",
+                f"slot={quoted(posix.environ.get(b'_CONDOR_SLOT', b''))} can=test,credential",
             )
         )
         header = f"IMGC/1 {len(job) + len(machine)} {keys}\n".encode()
@@ -246,7 +247,7 @@ def ask(options: dict[str, str], request: bytes, scratch: str, ends: float) -> b
         send(connection, request)
         while True:
             words, body = receive(connection)
-            if b"ask=probe" not in words and b"ask=test" not in words:
+            if not QUESTIONS.intersection(words):
                 return checked(body)
             connection.sendall(asked(words, body, scratch, ends))
     except OSError as error:
@@ -302,6 +303,10 @@ def asked(words: list[bytes], body: bytes, scratch: str, ends: float) -> bytes:
         import image_test  # type: ignore[import-not-found]
 
         return bytes(image_test.frame(body, fs_bytes(scratch), ends - monotonic() - 1.0))
+    if b"ask=credential" in words:
+        import credential  # type: ignore[import-not-found]
+
+        return bytes(credential.frame(body, fs_bytes(scratch), ends - monotonic() - 1.0))
     import look  # type: ignore[import-not-found]
 
     name = body if body.startswith(b"/") else fs_bytes(scratch) + b"/" + body

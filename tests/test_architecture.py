@@ -45,6 +45,7 @@ CORE: Final = {
     "memory",
     "condorconfig",
     "caller",
+    "credential",
     "opened",
     "evaluated",
 }
@@ -102,6 +103,7 @@ EDGES: Final = {
     "plugin_next",
 }
 MANAGER: Final = {
+    "askback",
     "askers",
     "cache",
     "turns",
@@ -256,9 +258,9 @@ STARTS_PROCESSES: Final = {
 }
 
 _C_MODULES: Final = {"_signal", "_socket", "posix", "pwd", "select", "sys", "time"}
-HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test", "look"}}
+HOOK_IMPORTS: Final = {"prepare_job": _C_MODULES | {"degraded", "next_hook", "image_test", "look", "credential"}}
 HOOK_ON_DEMAND: Final = {
-    name: {"posix", "select", "time", "look"} for name in ("degraded", "next_hook", "image_test", "look")
+    name: {"posix", "select", "time", "look"} for name in ("degraded", "next_hook", "image_test", "look", "credential")
 }
 
 
