@@ -14,11 +14,12 @@ from typing import Final
 from cache_manager import opened, policy
 from cache_manager.cache import Cache
 from cache_manager.caller import Caller, ProbeResult
+from cache_manager.credential import HANDLES, NoCredential
 from cache_manager.entry import CacheEntry
 from cache_manager.fetcher import NO_RUNNER, Fetcher, Runner, Wanted, status_of
 from cache_manager.jobad import JobRequest
 from cache_manager.locator import Locator
-from cache_manager.outcome import Answer, Failed, FetchError, Located, Served, failure_of
+from cache_manager.outcome import Answer, Denied, Failed, FetchError, Located, Served, failure_of
 from cache_manager.policy import Candidate, Ranking, Site, SourceKind, Verdict
 from cache_manager.reference import ImageReference
 from cache_manager.settings import Settings
@@ -28,7 +29,7 @@ from cache_manager.text import printable
 from cache_manager.turns import Turns
 
 _BY_HOOK: Final = frozenset({SourceKind.JOB_FILE, SourceKind.LOCAL})
-_FETCHED: Final = frozenset({SourceKind.TREE, SourceKind.URL})
+_FETCHED: Final = frozenset({SourceKind.TREE, SourceKind.URL, SourceKind.FEDERATION})
 
 NO_DEADLINE_S: Final = 7 * 86400.0
 """A fetch has budgets of its own."""
@@ -187,7 +188,8 @@ class Broker:
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
     ) -> Served | Failed:
         began = time.monotonic()
-        located, note = self._usable(candidate, await self.locator.locate(candidate, settings, caller.owner))
+        candidate, answer = await self._located(candidate, caller, settings)
+        located, note = self._usable(candidate, answer)
         if isinstance(located, Failed):
             return located
         if located.path:
@@ -199,7 +201,7 @@ class Broker:
                 candidate.image.short,
                 located,
                 self.locator.source(candidate, settings),
-                own_url=candidate.source is SourceKind.URL,
+                own_url=candidate.is_jobs_own,
                 unpack=candidate.unpack,
                 uid=caller.uid,
                 owner=caller.owner,
@@ -225,6 +227,23 @@ class Broker:
             note=note,
         )
 
+    async def _located(self, candidate: Candidate, caller: Caller, settings: Settings) -> tuple[Candidate, Answer]:
+        """Return where the image is: as everybody may have it, else with the job's own credential.
+
+        A credential is read only where it is asked for. What is known of a place with one is known of that one alone.
+        """
+        answer = await self.locator.locate(candidate, settings, caller.owner)
+        if not isinstance(answer, Denied) or not answer.wants_credential:
+            return candidate, answer
+        names = candidate.image.credential_names
+        held = await caller.credential(names)
+        if isinstance(held, NoCredential):
+            wanted = names[0] if names else "<service>"
+            advice = f"ask for one with {HANDLES} = {wanted} in the submit file"
+            return candidate, Denied(f"{answer.why}; {held.advice}: {advice}")
+        candidate = replace(candidate, credential=held)
+        return candidate, await self.locator.locate(candidate, settings, caller.owner)
+
     def _refuse_unkept(self, wanted: Wanted) -> None:
         """Refuse what could not be kept from others once it is here. Raises StatusError.
 
@@ -239,9 +258,10 @@ class Broker:
     ) -> None:
         """Let the job's user into an entry that came with another's credential. Raises StatusError.
 
-        A tree is the site's, and for all its jobs; a URL has to be accepted now, as this user names it.
+        A tree is the site's, and for all its jobs; what jobs name themselves has to be accepted now, as this user
+        names it, and with this user's credential.
         """
-        if candidate.source is SourceKind.URL:
+        if candidate.is_jobs_own:
             try:
                 await self.locator.confirm(candidate, located, settings)
             except SourceError as error:
@@ -297,8 +317,8 @@ class Broker:
         return failed, ""
 
     def _cached(self, candidate: Candidate, located: Located, settings: Settings) -> CacheEntry | None:
-        """Return the entry of what was located. Of a URL without a version it is trusted like a tag."""
-        if candidate.source is SourceKind.URL and not located.version:
+        """Return the entry of what was located. Of an object without a version it is trusted like a tag."""
+        if candidate.is_jobs_own and not located.version:
             fetched_at: object = self._cache.known(located.object_id).get("fetched_at")
             now = self._clock()
             if not isinstance(fetched_at, (int, float)) or not now - settings.tag_ttl_s <= fetched_at <= now:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cache_manager.credential import Credential, NoCredential
 from cache_manager.lease import Holder
+from cache_manager.status import HookStatus, StatusError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,9 @@ class TestResult:
 
 
 async def no_credentials(_names: Sequence[str]) -> Credential | NoCredential:
-    """Stand for a hook that is older than the question, and for an admin, who has no job."""
-    return NoCredential("nobody here reads the credentials of a job")
+    """Stand for a hook that is older than the question, and for an admin, who has no job. Raises StatusError."""
+    what = "needs a credential of a job's, which nobody reads here"
+    raise StatusError(HookStatus.NO_CONTAINER_RUNTIME, what)
 
 
 @dataclass(frozen=True, slots=True)

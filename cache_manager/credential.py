@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 HANDLES: Final = "use_oauth_services"
@@ -36,6 +38,16 @@ class Credential:
         if not _TOKEN.fullmatch(text):
             raise CredentialError(f"the credential {self.name!r} is no bearer token ({len(text)} bytes)")
         return text.decode()
+
+    @property
+    def expires_at(self) -> float:
+        """When the token ends by its own word, in seconds since 1970; infinity if it says nothing that can be meant."""
+        try:
+            claims = self.bearer.split(".")[1]
+            said = json.loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+            return float(said["exp"])
+        except (CredentialError, ValueError, LookupError, TypeError, RecursionError, OverflowError):
+            return inf
 
 
 @dataclass(frozen=True, slots=True)

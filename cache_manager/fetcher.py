@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 CONCURRENT: Final = 64
 """Transfers at a time. Most of them wait for servers: one that says nothing must not stop the others."""
+_PRIVATE: Final = "private "
 _OURS: Final = frozenset({HookStatus.CACHE_FULL, HookStatus.DISK_FULL, HookStatus.CACHE_UNUSABLE})
 """Failures that are this EP's and may end at any moment: not remembered."""
 
@@ -58,12 +59,28 @@ class Wanted:
     @property
     def closed(self) -> bool:
         """Whether it comes with a credential of the job's own."""
-        return self.own_url and without_secrets(self.located.url) != self.located.url
+        in_url = self.own_url and without_secrets(self.located.url) != self.located.url
+        return in_url or self.located.private
+
+    @property
+    def failure_id(self) -> str:
+        """Under what its failure is remembered."""
+        return f"{_PRIVATE}{self.located.object_id}" if self.located.private else self.located.object_id
+
+    @property
+    def not_remembered(self) -> frozenset[HookStatus]:
+        """The failures that say nothing of the object: who has another credential may get it."""
+        return _OURS | {HookStatus.IMAGE_ACCESS_DENIED} if self.located.private else _OURS
 
     @property
     def format(self) -> str:
         """The format of the entry that it becomes."""
         return "sandbox" if self.unpack else "sif"
+
+
+def _is_public(failure_id: str) -> bool:
+    """Whether everybody may hear what became of an object."""
+    return not failure_id.startswith(_PRIVATE) and without_secrets(failure_id) == failure_id
 
 
 def _cannot_unpack(_staging: Staging, name: str, _grow: Callable[[int, int], None]) -> None:
@@ -140,8 +157,20 @@ class Fetcher:
 
         When this call is cancelled its interest ends; the fetch goes on for the next job.
         """
+        while True:
+            flight = self._flight_for(wanted)
+            try:
+                return await self._landing(flight, (holder, job_id) if holder else None)
+            except StatusError as error:
+                # what was refused was another's credential
+                is_own = flight.wanted is wanted or not wanted.located.private
+                if is_own or error.status is not HookStatus.IMAGE_ACCESS_DENIED:
+                    raise
+
+    def _flight_for(self, wanted: Wanted) -> Flight:
+        """Return the fetch under way, or a new one. Raises StatusError if it failed a short time ago."""
         identity = f"{wanted.located.digest or wanted.located.object_id}.{wanted.format}"
-        self._refuse_remembered(wanted.located.object_id)
+        self._refuse_remembered(wanted.failure_id)
         flight = self.flights.get(identity)
         if flight is None:
             flight = Flight(wanted, self._clock(), self._turns.ask(wanted.owner), {wanted.owner})
@@ -151,12 +180,15 @@ class Fetcher:
         elif wanted.owner not in flight.owners and not flight.turn.done():
             flight.owners.add(wanted.owner)  # it must not wait for all that another owner asked for before
             self._turns.ask(wanted.owner, flight.turn)
-        interest = (holder, job_id) if holder else None
+        return flight
+
+    async def _landing(self, flight: Flight, interest: tuple[Holder, str] | None) -> CacheEntry:
+        """Return what a fetch brings, and have it leased to who waits. Raises StatusError."""
         if interest:
             flight.waiting.append(interest)
         try:
             if flight.task is None:
-                raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"{wanted.name}: the fetch has no task")
+                raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"{flight.wanted.name}: the fetch has no task")
             return await asyncio.shield(flight.task)
         finally:
             if interest and interest in flight.waiting:
@@ -183,7 +215,7 @@ class Fetcher:
         """Return what failed a short time ago, as text; without `private` not what has a credential."""
         known = self.failures.current(self._clock())
         urls = [(name.partition("#")[0], error) for name, error in known]
-        return [f"{one.status.name}: {one.message}" for url, one in urls if private or without_secrets(url) == url]
+        return [f"{one.status.name}: {one.message}" for url, one in urls if private or _is_public(url)]
 
     def _refuse_remembered(self, object_id: str) -> None:
         now = self._clock()
@@ -199,8 +231,8 @@ class Fetcher:
         error = None if task.cancelled() else task.exception()  # taken, also when nobody waits any more
         if isinstance(error, StatusError):
             log.warning("not fetched: %d %s: %s", error.status.code, error.status.name, error.message)
-            if error.status not in _OURS:
-                self.failures.put(wanted.located.object_id, error, self._clock() + remembered_s(error))
+            if error.status not in wanted.not_remembered:
+                self.failures.put(wanted.failure_id, error, self._clock() + remembered_s(error))
         elif error is not None:
             log.error("fetch failed", exc_info=error)
 
@@ -303,7 +335,7 @@ class Fetcher:
                 inodes=inodes,
                 created_at=self._clock(),
                 architecture=came.architecture,
-                public=without_secrets(wanted.located.url) == wanted.located.url,
+                public=not wanted.closed and without_secrets(wanted.located.url) == wanted.located.url,
                 closed=wanted.closed,
                 owner=wanted.owner,
             )

@@ -19,11 +19,13 @@ from cache_manager.cache import Cache
 from cache_manager.helper import Helper
 from cache_manager.layout import is_version_file, tree_url
 from cache_manager.memory import Memory
-from cache_manager.outcome import Answer, Located, Unwell, remembered, remembered_s
+from cache_manager.outcome import Answer, Denied, Located, Unwell, remembered, remembered_s
 from cache_manager.policy import Candidate, SourceKind
 from cache_manager.settings import Settings
-from cache_manager.sources.base import Source
+from cache_manager.sources.base import Confirms, Source
 from cache_manager.sources.cvmfs import CHILD, Cvmfs
+from cache_manager.sources.federation import Federation, Federations
+from cache_manager.sources.federation_url import is_in_federation
 from cache_manager.sources.stratum import PublishedRevisions
 from cache_manager.sources.transport import Patience, shown
 from cache_manager.sources.tree import Tree
@@ -74,6 +76,7 @@ class Locator:
         self._foreign: dict[str, Helper] = {}
         self._used_at: dict[str, float] = {}
         self._revisions = PublishedRevisions(clock)
+        self._federations = Federations()
         self._cache = cache
         self._clock = clock
         # each kind of source has its own threads: servers that say nothing must not stop CVMFS
@@ -144,7 +147,8 @@ class Locator:
             self._answers.put(candidate, answer, now + self._trusted_s(candidate, settings))
         else:
             self._answers.put(candidate, answer, now + remembered_s(answer))
-            log.warning("%s: %s", candidate.image.short, answer.why)
+            if not _asks_for_credential(answer):  # it answers, and has said what it wants
+                log.warning("%s: %s", candidate.image.short, answer.why)
         return answer
 
     def _trusted_s(self, candidate: Candidate, settings: Settings) -> float:
@@ -153,11 +157,18 @@ class Locator:
     def source(self, candidate: Candidate, settings: Settings) -> Source:
         """Return the source that serves a candidate."""
         patience = Patience(settings.min_rate_bytes, settings.stall_timeout_s)
+        if candidate.source is SourceKind.FEDERATION:
+            return self._federation(candidate, settings)
         if candidate.source is SourceKind.TREE:
-            return Tree(candidate.base, self._arch, patience)
+            objects = self._federation(candidate, settings) if is_in_federation(candidate.base) else None
+            return Tree(candidate.base, self._arch, patience, objects)
         if candidate.source is SourceKind.URL:
             return Url(patience)
         return self._repository(candidate.repository, settings)
+
+    def _federation(self, candidate: Candidate, settings: Settings) -> Federation:
+        patience = Patience(settings.min_rate_bytes, settings.stall_timeout_s)
+        return Federation(settings.federation, patience, self._federations, candidate.credential)
 
     def _repository(self, name: str, settings: Settings) -> Cvmfs:
         known = name in settings.cvmfs_repositories
@@ -176,10 +187,11 @@ class Locator:
         return self._foreign[name]
 
     async def confirm(self, candidate: Candidate, located: Located, settings: Settings) -> None:
-        """Have the job's own URL asked now, whatever is remembered of it. Raises SourceError if it is refused."""
-        url = Url(Patience(settings.min_rate_bytes, settings.stall_timeout_s))
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads[candidate.source], url.confirm, located)
+        """Have what the job itself names asked now, whatever is remembered of it. Raises SourceError if refused."""
+        source = self.source(candidate, settings)
+        if isinstance(source, Confirms):
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads[candidate.source], source.confirm, located)
 
     async def recheck(self, settings: Settings) -> None:
         """Ask the repositories that did not answer again, and those in use: no job has to wait to find out."""
@@ -260,7 +272,9 @@ class Locator:
             + [
                 f"{candidate.image.short}: {answer.why}"
                 for candidate, answer in known
-                if not isinstance(answer, Located) and (private or not candidate.image.has_secret)
+                if not isinstance(answer, Located)
+                and not _asks_for_credential(answer)
+                and (private or not (candidate.image.has_secret or candidate.credential))
             ]
         )
 
@@ -274,6 +288,10 @@ class Locator:
             helper.close()
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _asks_for_credential(answer: Answer) -> bool:
+    return isinstance(answer, Denied) and answer.wants_credential
 
 
 def _place(candidate: Candidate) -> str:

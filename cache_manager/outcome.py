@@ -22,7 +22,7 @@ class Located:
     an object, immutable together with its `version` (an ETag, where the URL alone does not name it). `digest`
     (sha256, hexadecimal) and `size_bytes` are what a manifest promises; empty and None if there is none.
     `about_bytes` is what a server said beforehand, for refusing what is too large; it binds nobody. `note` is something
-    that the job's author should know, for the message.
+    that the job's author should know, for the message. `private` says that only who has a credential may have it.
     """
 
     path: str = ""
@@ -33,6 +33,7 @@ class Located:
     sandbox: bool = False
     version: str = ""
     note: str = ""
+    private: bool = False
 
     @property
     def object_id(self) -> str:
@@ -54,9 +55,13 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The end server refuses the reference that the user wrote."""
+    """The end server refuses the reference that the user wrote.
+
+    `wants_credential`: it was asked without one, and with the job's own it may say something else.
+    """
 
     why: str
+    wants_credential: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final
 
 from cache_manager.abilities import UNKNOWN, Abilities
+from cache_manager.credential import Credential
 from cache_manager.jobad import BY_EP, JobRequest, is_left_to_runtime
 from cache_manager.outcome import Failed, Served
 from cache_manager.reference import ImageReference, ReferenceKind
@@ -25,6 +26,7 @@ class SourceKind(Enum):
     CVMFS = "CVMFS sandbox"
     TREE = "published SIF"
     URL = "SIF at the job's URL"
+    FEDERATION = "SIF in the data federation"
     JOB_FILE = "file that came with the job"
     LOCAL = "path on this EP"
 
@@ -33,7 +35,8 @@ class SourceKind(Enum):
 class Candidate:
     """A place to ask for an image. `base` is the tree's URL; `repository` the CVMFS repository.
 
-    `formats` are those that run here; where that is the sandbox alone, a SIF has to be unpacked.
+    `formats` are those that run here; where that is the sandbox alone, a SIF has to be unpacked. `credential` is the
+    job's, once the place asked for one.
     """
 
     source: SourceKind
@@ -41,6 +44,12 @@ class Candidate:
     base: str = ""
     repository: str = ""
     formats: tuple[str, ...] = ("sif", "sandbox")
+    credential: Credential | None = None
+
+    @property
+    def is_jobs_own(self) -> bool:
+        """Whether the job itself names the object: its author can mend it, and nobody else vouches for it."""
+        return self.source in {SourceKind.URL, SourceKind.FEDERATION}
 
     @property
     def unpack(self) -> bool:
@@ -128,6 +137,8 @@ def _rank_image(image: ImageReference, request: JobRequest, site: Site) -> Ranki
         candidates = _published(image, site, skipped)
     elif image.kind is ReferenceKind.HTTP:
         candidates = [Candidate(SourceKind.URL, image)]
+    elif image.kind is ReferenceKind.FEDERATION:
+        candidates = [Candidate(SourceKind.FEDERATION, image)]
     elif image.kind is ReferenceKind.PATH:
         candidates = [Candidate(SourceKind.LOCAL, image)]
     elif image.kind is ReferenceKind.JOB_FILE:
@@ -187,7 +198,8 @@ def _unable(candidate: Candidate, formats: tuple[str, ...], abilities: Abilities
         return f"{candidate.source.value}: this EP cannot run container images{because}"
     if candidate.source is SourceKind.CVMFS and "sandbox" not in formats:
         return f"{candidate.source.value}: this EP cannot run image directories{because}"
-    if candidate.source in {SourceKind.TREE, SourceKind.URL} and "sif" not in formats and not abilities.runtime:
+    is_sif = candidate.source is SourceKind.TREE or candidate.is_jobs_own
+    if is_sif and "sif" not in formats and not abilities.runtime:
         return f"{candidate.source.value}: this EP cannot run SIF files, and has nothing to unpack them"
     return ""
 
@@ -241,7 +253,7 @@ def _why_elsewhere(image: ImageReference, named_by: str) -> str:
     """Return why another EP may run what cannot be had here; empty if none could."""
     if named_by.endswith(BY_EP):
         return "on another EP the job's expression may name another image"
-    if image.token:
+    if image.token and image.kind is not ReferenceKind.FEDERATION:
         return "asked for without the job's credential, which this EP does not use"
     return ""
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable, without_secrets
@@ -45,8 +45,8 @@ class ImageReference:
     """An image as somebody named it.
 
     `text` is what was written, without trailing slashes. `scheme` is lower case and without a token's name, empty
-    for paths and names. `repository` is set for CVMFS references; `path` is the rest: the published name for CVMFS
-    and NAME, the path for files, all after `scheme://` for URLs.
+    for paths and names; `token` is that name. `repository` is set for CVMFS references; `path` is the rest: the
+    published name for CVMFS and NAME, the path for files, all after `scheme://` for URLs.
     """
 
     text: str
@@ -82,6 +82,15 @@ class ImageReference:
     def has_secret(self) -> bool:
         """Whether it holds what may be a credential."""
         return self.kind is not ReferenceKind.REGISTRY and without_secrets(self.url) != self.url
+
+    @property
+    def credential_names(self) -> tuple[str, ...]:
+        """The services whose credential is meant, the likeliest first; none if the reference names none.
+
+        A scheme has no underscores: a dot may stand for one, and the other way round.
+        """
+        names = (self.token.replace(".", "_"), self.token, self.token.replace("_", "."))
+        return tuple(dict.fromkeys(names)) if self.token else ()
 
     @classmethod
     def parse(cls, text: str, *, plugin_schemes: frozenset[str] = PLUGIN_SCHEMES) -> ImageReference:
@@ -144,11 +153,25 @@ def _refuse_host(text: str, rest: str) -> None:
         raise _invalid(text, "names no host")
 
 
+def _refuse_in_federation(text: str, rest: str) -> None:
+    """Refuse what a federation has, and what is no image; and what its director would refuse."""
+    path, _, query = rest.partition("#")[0].partition("?")
+    if "@" in path.lstrip("/").partition("/")[0]:
+        raise _invalid(text, "a data federation takes no user and no password")
+    asked = {key for key, _ in parse_qsl(query, keep_blank_values=True)}
+    for key in ("recursive", "pack"):
+        if key in asked:
+            raise _invalid(text, f"`{key}` brings directories, and an image is one file")
+    if {"directread", "prefercached"} <= asked:
+        raise _invalid(text, "`directread` and `prefercached` exclude each other")
+
+
 def _parse_url(text: str, prefix: str, rest: str, plugin_schemes: frozenset[str]) -> ImageReference:
     bad = _NOT_IN_URL.search(text)
     if bad:
         raise _invalid(text, f"character {bad.group()!r} at position {bad.start() + 1} has to be percent-encoded")
-    token, _, scheme = prefix.lower().rpartition("+")
+    token, _, scheme = prefix.rpartition("+")
+    scheme = scheme.lower()
     path = rest.partition("?")[0].partition("#")[0]
     _refuse_dots(text, path)
     if not path.strip("/"):
@@ -160,6 +183,8 @@ def _parse_url(text: str, prefix: str, rest: str, plugin_schemes: frozenset[str]
         return ImageReference.parse(local)
     if scheme in HTTP_SCHEMES or scheme == "pelican":
         _refuse_host(text, rest)
+    if scheme in FEDERATION_SCHEMES:
+        _refuse_in_federation(text, rest)
     kinds = (
         (REGISTRY_SCHEMES, ReferenceKind.REGISTRY),
         (HTTP_SCHEMES, ReferenceKind.HTTP),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from cache_manager.quantities import parse_size, parse_time
 from cache_manager.reference import ImageReference, ReferenceKind
@@ -125,6 +126,28 @@ def _plugins(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
+def _federation(text: str) -> str:
+    url = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or url != f"{parts.scheme}://{parts.netloc}" or "@" in url:
+        raise ValueError(f"is no discovery URL, like https://osg-htc.org: {_shown(url)!r}")
+    return url
+
+
+def _pelican(text: str) -> str:
+    word = text.strip()
+    if word.lower() in {"native", "client"}:
+        return word.lower()
+    path = word.removeprefix("unix://")
+    if path == word or not path.startswith("/") or not path.strip("/"):
+        raise ValueError(f"is none of native, client, unix:///path: {word!r}")
+    return word
+
+
 def _images(text: str) -> tuple[tuple[int, ImageReference], ...]:
     """Read `htc/rocky:9` or `70%__htc/rocky:9 30%__htc/almalinux:9`."""
     images = []
@@ -184,7 +207,17 @@ class Settings:
         "SIF_SOURCES",
         "",
         _bases,
-        "base URLs of publication trees, in order: `https://host/v2 file:///srv/v2`",
+        "base URLs of publication trees, in order: `osdf:///ospool/images/v2 https://host/v2 file:///srv/v2`",
+    )
+    federation: str = _knob(
+        "FEDERATION", "https://osg-htc.org", _federation, "discovery URL of the federation of `osdf://` and `stash://`"
+    )
+    pelican: str = _knob(
+        "PELICAN",
+        "native",
+        _pelican,
+        "who asks data federations: `native` (the manager), `client` (the `pelican` command on PATH), or first the "
+        "Pelican cache of this machine at `unix:///path`",
     )
     default_image: tuple[tuple[int, ImageReference], ...] = _knob(
         "DEFAULT_IMAGE",

@@ -120,6 +120,19 @@ class Watch:
         """Whether the first question went to what is near."""
         return self._began_near
 
+    def led(self, host: str, *, near: bool) -> None:
+        """Say where the first question goes if another server told us to. Raises OSError if it may not go there.
+
+        `near` is whether that one answers this machine alone.
+        """
+        self._began_near = near
+        self.redirect(host)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether what was asked first answers this machine alone."""
+        return self._began_near
+
     def redirect(self, host: str) -> None:
         """Say where the next question goes. Raises OSError if it may not go there."""
         self._redirected = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
@@ -16,12 +16,14 @@ class Route:
     """One place from which an object can be had.
 
     `headers` go to the URL's own server and to no other that it redirects to; they may hold a token. `trailer` says
-    that it is a Pelican server, which tells after the last byte whether those were all.
+    that it is a Pelican server, which tells after the last byte whether those were all. `near` is set where another
+    server told us the URL: whether that one answers this machine alone.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     trailer: bool = False
+    near: bool | None = None
 
 
 def nothing_promised() -> None:
@@ -60,6 +62,14 @@ class Source(Protocol):
 
     def transfer(self, located: Located, sink: Sink) -> None:
         """Bring the image in. Raises SourceError."""
+
+
+@runtime_checkable
+class Confirms(Protocol):
+    """A source of objects that jobs name themselves: not all of their users may have them."""
+
+    def confirm(self, located: Located) -> None:
+        """Ask whether this user would get the object now. Raises SourceError."""
 
 
 class SourceError(Exception):

@@ -138,7 +138,7 @@ class _Exchange:
         """Give the answer, if it is a good one."""
         seen: set[tuple[str, str]] = set()
         at = self.url
-        self.watch.begin(host_of(at))
+        self._begin()
         while True:
             with self._send(at) as response:
                 location = response.headers.get("Location")
@@ -161,6 +161,17 @@ class _Exchange:
                 what = "a redirect loop" if state in seen else "too many redirects"
                 raise unreachable(self.url, f"{what} ({len(seen)} redirects, the last to {shown(at)})")
             seen.add(state)
+
+    def _begin(self) -> None:
+        """Have what is near to this machine alone reached only by who may lead there."""
+        host, near = host_of(self.url), self.ask.route.near
+        if near is None:
+            self.watch.begin(host)
+            return
+        try:
+            self.watch.led(host, near=near)
+        except OSError as error:
+            raise unreachable(self.url, error.strerror or "is not asked") from None
 
     def _send(self, at: str) -> requests.Response:
         """Send one request to where redirects led."""

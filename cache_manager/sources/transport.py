@@ -22,12 +22,14 @@ SMALL_BYTES: Final = 64 * 1024
 """More is no latest.txt and no manifest."""
 
 
-def read_small(url: str, patience: Patience, clock: Callable[[], float] = time.monotonic) -> bytes:
+def read_small(place: str | Route, patience: Patience, clock: Callable[[], float] = time.monotonic) -> bytes:
     """Return the body of a small object. Raises SourceError."""
+    route = _route(place)
+    url = route.url
     parts: list[bytes] = []
     came = 0
     began = clock()
-    with opened(Ask(Route(url)), patience) as body:
+    with opened(Ask(route), patience) as body:
         for piece in body.pieces:
             parts.append(bytes(piece))
             came += len(piece)
@@ -44,6 +46,10 @@ def _keep_to_budget(url: str, came_bytes: int, spent_s: float, budget_s: float) 
         raise SourceError(Unwell(HookStatus.SOURCE_TOO_SLOW, f"{shown(url)}: {what}"))
 
 
+def _route(place: str | Route) -> Route:
+    return Route(place) if isinstance(place, str) else place
+
+
 def accepts(url: str, patience: Patience) -> None:
     """Ask for an object, and take nothing of it. Raises SourceError if it is not delivered."""
     with opened(Ask(Route(url)), patience):
@@ -58,9 +64,9 @@ class Head:
     size_bytes: int | None
 
 
-def head(url: str, patience: Patience) -> Head:
+def head(place: str | Route, patience: Patience) -> Head:
     """Ask for an object without its body. Raises SourceError."""
-    with opened(Ask(Route(url), "HEAD"), patience) as body:
+    with opened(Ask(_route(place), "HEAD"), patience) as body:
         headers = body.headers
         etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
         version = etag or (f"{modified} {headers.get('Content-Length', '')}" if modified else "")

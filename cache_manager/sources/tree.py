@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cache_manager.layout import LATEST, is_version_file, manifest_file, tree_url, with_tag
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
@@ -25,6 +25,27 @@ MAX_BYTES: Final = 2**63
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
+class Objects(Protocol):
+    """How the objects of a tree are read that has no http(s) or file URL. Both raise SourceError."""
+
+    def read(self, url: str, *, fresh: bool = False) -> bytes:
+        """Return the body of a small object; a `fresh` one may have changed since others read it."""
+
+    def bring(self, url: str, sink: Sink, digest: str) -> None:
+        """Write an object to the sink."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Web:
+    patience: Patience
+
+    def read(self, url: str, *, fresh: bool = False) -> bytes:  # noqa: ARG002 - HTTP's caches know what is fresh
+        return transport.read_small(url, self.patience)
+
+    def bring(self, url: str, sink: Sink, digest: str) -> None:
+        transport.transfer([Route(url)], sink, self.patience, digest)
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """One publication tree, as seen from an EP of architecture `arch` (`uname -m`)."""
@@ -32,6 +53,12 @@ class Tree:
     base: str
     arch: str
     patience: Patience
+    elsewhere: Objects | None = None
+
+    @property
+    def objects(self) -> Objects:
+        """What reads this tree."""
+        return self.elsewhere or _Web(self.patience)
 
     def pointer_url(self, image: ImageReference) -> str:
         """Return the URL of the image's latest.txt."""
@@ -44,7 +71,7 @@ class Tree:
         """
         url = self.pointer_url(image)
         try:
-            body = transport.read_small(url, self.patience)
+            body = self.objects.read(url, fresh=True)
         except SourceError as error:
             if isinstance(error.answer, Denied):  # S3 and the like say 403 for what is not there
                 return Absent(error.answer.why)
@@ -59,7 +86,7 @@ class Tree:
         object_url = tree_url(self.base, self.arch, image.published_name, version)
         url = tree_url(self.base, self.arch, image.published_name, manifest_file(version))
         try:
-            raw = transport.read_small(url, self.patience)
+            raw = self.objects.read(url)
         except SourceError as error:
             if isinstance(error.answer, Unwell):
                 return error.answer
@@ -69,7 +96,7 @@ class Tree:
     def transfer(self, located: Located, sink: Sink) -> None:
         """Fetch the SIF. Raises SourceError."""
         try:
-            transport.transfer([Route(located.url)], sink, self.patience, located.digest)
+            self.objects.bring(located.url, sink, located.digest)
         except SourceError as error:
             if isinstance(error.answer, (Absent, Denied)):  # latest.txt names it
                 raise SourceError(

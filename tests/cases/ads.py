@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.cases.case import CVMFS, OWN, SCRATCH, Case, sandbox, url
 from tests.contract.doubles import REPOSITORY, cvmfs_ad, image_ad, job_ad
-from tests.contract.worlds import TREE, WITH_RUNTIME
+from tests.contract.worlds import OSDF, TREE, WITH_RUNTIME
 
 ROCKY: Final = sandbox("htc/rocky:9")
 _DIGEST: Final = ROCKY.rpartition(f"/{REPOSITORY}/")[2]
@@ -156,16 +156,6 @@ URLS: Final = (
 )
 
 _UNFETCHED: Final = (
-    "osdf:///ospool/uc-shared/x.sif",
-    "osdf://ospool/x.sif",
-    "osdf:/ospool/x.sif",
-    "osdf:///ospool/x.sif?pack=auto",
-    "stash:///ospool/x.sif",
-    "stash:/ospool/x.sif",
-    "pelican://osg-htc.org/ospool/x.sif",
-    "igwn+osdf:///igwn/x.sif",
-    "my_igwn.read+osdf:///igwn/x.sif",
-    "igwn+pelican://osg-htc.org/igwn/x.sif",
     "s3://bucket/x.sif",
     "davs://host.example/x.sif",
     "box://folder/x.sif",
@@ -173,6 +163,24 @@ _UNFETCHED: Final = (
 
 ELSEWHERE: Final = tuple(
     Case(310, f"nothing here fetches {text}", image_ad(text), said="nothing here fetches") for text in _UNFETCHED
+)
+
+
+_IN_FEDERATION: Final = (
+    "osdf:///ospool/uc-shared/good.sif",
+    "osdf://ospool/uc-shared/good.sif",
+    "osdf:/ospool/uc-shared/good.sif",
+    "osdf:///ospool/uc-shared/good.sif?directread",
+    "stash:///ospool/uc-shared/good.sif",
+    "stash:/ospool/uc-shared/good.sif",
+    "pelican://127.0.0.1:@PORT@/ospool/uc-shared/good.sif",
+    "igwn+osdf:///ospool/uc-shared/good.sif",
+    "my_igwn.read+pelican://127.0.0.1:@PORT@/ospool/uc-shared/good.sif",
+)
+
+FEDERATION: Final = tuple(
+    Case(0, f"an object of a federation: {text}", image_ad(text), "federation has it", "entry good", knobs=OSDF)
+    for text in _IN_FEDERATION
 )
 
 
@@ -258,6 +266,7 @@ ROWS: Final = (
     *LEFT,
     *URLS,
     *ELSEWHERE,
+    *FEDERATION,
     *FILES,
     *SHARED,
 )

@@ -26,12 +26,13 @@ WHO: Final = {
     "CVMFS": SourceKind.CVMFS,
     "tree": SourceKind.TREE,
     "URL": SourceKind.URL,
+    "federation": SourceKind.FEDERATION,
     "file": SourceKind.JOB_FILE,
     "path": SourceKind.LOCAL,
 }
 """Who is asked, in the words of the rows: `CVMFS lacks it; tree has it`."""
 
-_AUTHORITIES: Final = {"CVMFS", "URL"}
+_AUTHORITIES: Final = {"CVMFS", "URL", "federation"}
 _NOT_HERE: Final = {"CVMFS": HookStatus.CVMFS_UNAVAILABLE}
 
 _ANSWERS: Final[Mapping[str, Answer]] = {

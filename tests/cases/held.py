@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.cases.case import CVMFS, Case, url
 from tests.contract.doubles import cvmfs_ad, image_ad, job_ad
+from tests.contract.worlds import OSDF
 
 UNUSABLE: Final = (
     ("two dots on CVMFS", f'"{CVMFS}/../x"', "`..`"),
@@ -34,6 +35,8 @@ UNUSABLE: Final = (
     ("a URL of nothing", '"https://"', "names nothing"),
     ("an osdf URL of nothing", '"osdf:///"', "names nothing"),
     ("a pelican URL without a federation", '"pelican:///ospool/x.sif"', "host"),
+    ("an object that is a directory", '"osdf:///ospool/x?recursive"', "`recursive`"),
+    ("an object that is to be packed", '"osdf:///ospool/x.sif?pack=auto"', "`pack`"),
     ("a URL without a host", '"https:///x.sif"', "host"),
     ("a URL with a port that is none", '"https://localhost:none/x.sif"', "port"),
     ("a URL with half an IPv6 address", '"https://[::1/x.sif"', ""),
@@ -103,11 +106,27 @@ NOT_PUBLISHED: Final = (
         said="not published",
     ),
     Case(120, "the job's own URL does not exist", url("nothing.sif"), "URL lacks it", said="HTTP 404"),
+    Case(
+        120,
+        "the origin of a federation lacks it",
+        image_ad("osdf:///ospool/uc-shared/nothing.sif"),
+        "federation lacks it",
+        said="HTTP 404",
+        knobs=OSDF,
+    ),
     Case(120, "the job's own URL is gone", url("gone.sif"), "URL lacks it", said="HTTP 410"),
 )
 
 OWN_IMAGES: Final = (
     Case(130, "the job's own URL is forbidden", url("403.sif"), "URL refuses", said="HTTP 403"),
+    Case(
+        130,
+        "an object of a federation for who has a token",
+        image_ad("osdf:///igwn/secret.sif"),
+        "federation refuses",
+        said="use_oauth_services",
+        knobs=OSDF,
+    ),
     Case(130, "the job's own URL wants a password", url("401.sif"), "URL refuses", said="HTTP 401"),
     *(
         Case(150, f"the job's own URL is {what}", url(file), "URL delivers no image", said=said)

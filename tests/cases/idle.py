@@ -107,6 +107,14 @@ FETCHES: Final = (
         said="no such loader",
         knobs=WITH_RUNTIME,
     ),
+    Case(610, "a federation that is down", image_ad("osdf:///ospool/x.sif"), "federation is down", said="refused"),
+    Case(
+        610,
+        "another federation, which is down",
+        image_ad("pelican://127.0.0.1:1/ospool/x.sif"),
+        "federation is down",
+        said="pelican-configuration",
+    ),
     Case(460, "a slow server", url("slow.sif"), "URL is late", said="fetch goes on", args=("--deadline", "2.3s")),
     Case(610, "nobody listens", image_ad("http://127.0.0.1:1/x.sif"), "URL is down", said="refused"),
     *(

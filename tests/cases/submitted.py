@@ -235,7 +235,7 @@ HELD: Final = (
 _FEDERATION: Final = (
     "osdf:///ospool/submitted.sif",
     "stash:/ospool/submitted.sif",
-    "pelican://osg-htc.org/ospool/submitted.sif",
+    "pelican://127.0.0.1:1/ospool/submitted.sif",
     "my_igwn.read+osdf:///igwn/submitted.sif",
 )
 
@@ -246,7 +246,10 @@ def _faulty(code: int, image: str, fault: str, said: str) -> Case:
 
 
 IDLE: Final = (
-    *(says(row(310, text, *container("bare", text, "WantSIF")), "nothing here fetches") for text in _FEDERATION),
+    *(
+        says(row(610, text, *container("bare", text, "WantSIF"), "federation is down"), "pelican-configuration")
+        for text in _FEDERATION
+    ),
     says(row(310, "a URL with a credential", *vanilla("bare", f"box+{OWN}/403.sif"), "URL refuses"), "credential"),
     replace(_faulty(320, "large", "has it too large", "larger"), knobs=BARE | {"IMAGE_CACHE_MAX_BYTES": "100 KB"}),
     _faulty(330, "other", "has it for another machine", "the image is for"),

@@ -26,6 +26,8 @@ from tests.pool.processes import descendants, kill, poll
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 HOOKS: Final = CHECKOUT / "hooks"
+NO_FEDERATION: Final = "http://127.0.0.1:1"
+"""A test asks no server of the world's."""
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Site:
             "EXECUTE": str(self.directory / "execute"),
             "IMAGE_CACHE_CVMFS_BASE": str(self.cvmfs.base),
             "IMAGE_CACHE_MIN_FREE_BYTES": "0",
+            "IMAGE_CACHE_FEDERATION": NO_FEDERATION,
         }
         lines = [f"{name} = {value}\n" for name, value in (defaults | dict(self.knobs) | knobs).items()]
         self.config.write_text("".join(lines) + extra, encoding="utf-8")

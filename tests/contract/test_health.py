@@ -32,7 +32,7 @@ FAULTS = (
         healthy=False,
         knobs=(("IMAGE_CACHE_MIN_FREE_BYTES", "900 TB"),),
     ),
-    Fault("URLs that nothing here fetches", "osdf:///ospool/image@N@.sif", 310, healthy=True),
+    Fault("URLs that nothing here fetches", "s3://bucket/image@N@.sif", 310, healthy=True),
     Fault("URLs that deliver too slowly", "@ORIGIN@/slow@N@.sif", 460, healthy=True, deadline="2.2s"),
     Fault("URLs of a server that is not well", "@ORIGIN@/unwell@N@.sif", 610, healthy=True),
     Fault("names that are wrong", "/cvmfs/singularity.opensciencegrid.org/htc/wrong:@N@", 120, healthy=True),

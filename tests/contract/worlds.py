@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from tests.contract.origin import Origin, Reply, Route
 TREE: Final = {"IMAGE_CACHE_SIF_SOURCES": "@ORIGIN@/v2"}
 BARE: Final = TREE | {"IMAGE_CACHE_CVMFS_BASE": "/nonexistent"}
 """A tree, and no CVMFS."""
+OSDF: Final = TREE | {"IMAGE_CACHE_FEDERATION": "@ORIGIN@"}
+"""The server is a data federation as well: discovery, director, and caches of its own objects."""
 WITH_RUNTIME: Final = TREE | {"IMAGE_CACHE_RUNTIME": "@SITE@/apptainer", "LIBEXEC": "@SITE@"}
 """A container runtime that starts HTCondor's own test image, and every other that does not say DOES NOT START."""
 
@@ -73,7 +76,7 @@ class World:
         runtime = self.site.directory / "apptainer"
         runtime.write_text(RUNTIME, encoding="ascii")
         runtime.chmod(0o755)
-        self.origin.routes |= _own() | _unwilling()
+        self.origin.routes |= _own() | _unwilling() | _federation(self.origin.url)
         self.origin.routes[f"/v2/{ARCH}/htc__slow__1/latest.txt"] = Reply(f"{VERSION}\n".encode(), gate=Event())
         for files in _published():
             self.origin.serve(files)
@@ -210,3 +213,25 @@ def _own() -> dict[str, Route]:
         "429.sif": Reply(status=429, headers={"Retry-After": "3600"}),
     }
     return {f"/own/{name}": route for name, route in own.items()}
+
+
+def _federation(server: str) -> dict[str, Route]:
+    """Return what discovery and the director say of some of the own images."""
+    led = {
+        "/ospool/uc-shared/good.sif": ("good.sif", "false"),
+        "/ospool/uc-shared/nothing.sif": ("nothing.sif", "false"),
+        "/igwn/secret.sif": ("good.sif", "true"),
+    }
+    director = {
+        f"/api/v1.0/director/{kind}{path}": Reply(
+            status=307,
+            headers={
+                "Link": f'<{server}/own/{name}>; rel="duplicate"; pri=1; depth=1',
+                "X-Pelican-Namespace": f"namespace=/{path.split('/')[1]}, require-token={needs_token}",
+            },
+        )
+        for path, (name, needs_token) in led.items()
+        for kind in ("object", "origin")
+    }
+    known = json.dumps({"director_endpoint": server}).encode()
+    return {"/.well-known/pelican-configuration": Reply(known), **director}

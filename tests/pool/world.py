@@ -53,7 +53,11 @@ class World:
 
 def install(pool: Pool, knobs: Mapping[str, str]) -> None:
     """Put the site's knobs and our drop-in configuration into a pool's config.d."""
-    small = {"IMAGE_CACHE_MAX_BYTES": "200 MB", "IMAGE_CACHE_MIN_FREE_BYTES": "10 MB"}
+    small = {
+        "IMAGE_CACHE_MAX_BYTES": "200 MB",
+        "IMAGE_CACHE_MIN_FREE_BYTES": "10 MB",
+        "IMAGE_CACHE_FEDERATION": "http://127.0.0.1:1",
+    }
     lines = "".join(f"{name} = {value}\n" for name, value in {**small, **knobs}.items())
     pool.write_config("40-site.conf", lines)
     options = ["--prepare"] if pool.user is None else ["--pilot"]

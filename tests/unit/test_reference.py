@@ -52,7 +52,7 @@ REPOSITORY = "singularity.opensciencegrid.org"
         ("osdf:/ospool/x.sif", ReferenceKind.FEDERATION, "/ospool/x.sif"),
         ("stash:///ospool/x.sif", ReferenceKind.FEDERATION, "/ospool/x.sif"),
         ("pelican://osg-htc.org/ospool/x.sif", ReferenceKind.FEDERATION, "osg-htc.org/ospool/x.sif"),
-        ("osdf:///ospool/x.sif?pack=auto", ReferenceKind.FEDERATION, "/ospool/x.sif?pack=auto"),
+        ("osdf:///ospool/x.sif?directread", ReferenceKind.FEDERATION, "/ospool/x.sif?directread"),
         ("https://host.example/x.sif?sig=A%2BB&e=1", ReferenceKind.HTTP, "host.example/x.sif?sig=A%2BB&e=1"),
         ("http://host.example:8080/x.sif", ReferenceKind.HTTP, "host.example:8080/x.sif"),
         ("HTTPS://Host.example/X.sif", ReferenceKind.HTTP, "Host.example/X.sif"),

@@ -20,7 +20,7 @@ SECRET = "s3cr3t"  # noqa: S105 - that is the point
         ("a.sif", "a.sif"),
         ("https://host.example/x.sif?sig=1#frag", "https://host.example/x.sif"),
         ("https://user:word@host.example:8443/x.sif", "https://host.example:8443/x.sif"),
-        ("osdf:///ospool/x.sif?pack=auto", "osdf:///ospool/x.sif"),
+        ("osdf:///ospool/x.sif?directread", "osdf:///ospool/x.sif"),
         ("igwn+osdf:///igwn/x.sif", "igwn+osdf:///igwn/x.sif"),
         ("docker:busybox", "docker:busybox"),
         ("docker://htc/rocky:9", "docker://htc/rocky:9"),
