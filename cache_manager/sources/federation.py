@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 from uuid import uuid4
@@ -91,14 +92,20 @@ class Federation:
         self.bring(located.url, sink, located.digest)
 
     def read(self, url: str, *, fresh: bool = False) -> bytes:
-        """Return the body of a small object; a `fresh` one from its origin: caches keep what they once had."""
+        """Return the body of a small object; a `fresh` one from its origin: caches keep what they once had.
+
+        Raises SourceError. That a tree lacks an object says nothing of the image: its origin's word is not final here.
+        """
         what = FederationUrl.parse(url, self.own)
         try:
-            return self._read_small(what.direct() if fresh else what)
-        except SourceError:
-            if not fresh:
-                raise
-        return self._read_small(what)  # not every origin lets everybody read
+            if fresh:
+                with suppress(SourceError):  # not every origin lets everybody read
+                    return self._read_small(what.direct())
+            return self._read_small(what)
+        except SourceError as error:
+            if isinstance(error.answer, Absent):
+                raise SourceError(replace(error.answer, authoritative=False)) from None
+            raise
 
     def _read_small(self, what: FederationUrl) -> bytes:
         def read_small(route: Route) -> bytes:
@@ -110,10 +117,21 @@ class Federation:
         """Write an object to the sink. Raises SourceError, and the sink's StatusError."""
         what = FederationUrl.parse(url, self.own)
 
-        def bring(routes: Sequence[Route]) -> None:
-            transport.transfer(routes, sink, self.patience, digest)
+        distrusted: list[Route] = []
 
-        self._from_servers(what, bring)
+        def bring(routes: Sequence[Route]) -> None:
+            good = [route for route in routes if route.url not in sink.wrong_from]
+            if not good:
+                distrusted.extend(routes)
+                raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, "delivered something else"))
+            transport.transfer(good, sink, self.patience, digest)
+
+        try:
+            self._from_servers(what, bring)
+        except SourceError:
+            if not distrusted:
+                raise
+            transport.transfer(distrusted, sink, self.patience, digest)  # perhaps it was the network between
 
     def _located(self, what: FederationUrl) -> Located:
         found = self._from_servers(what, lambda routes: _first(routes, self._head))
