@@ -235,8 +235,8 @@ class ObjectsDouble(Double):
             send(handler, Said(refused, self.faults.headers), self.name)
             return
         body = self.objects[asked.path]
-        tag = sha256(body).hexdigest()[:16] + (str(len(self.asked)) if self.faults.etag else "")
-        headers = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes", "Age": "0"}
+        tag = f"{self.url}{sha256(body).hexdigest()[:16]}{len(self.asked) if self.faults.etag else ''}"
+        headers = {"ETag": f'"{sha256(tag.encode()).hexdigest()[:12]}"', "Accept-Ranges": "bytes", "Age": "0"}
         if self.faults.other_bytes:
             body = bytes(reversed(body))
         first = _offset(asked, headers["ETag"])

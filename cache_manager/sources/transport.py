@@ -58,10 +58,14 @@ def accepts(url: str, patience: Patience) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a server says of an object: what tells one version from the next (empty if nothing does), its size."""
+    """What a server says of an object: what tells one version from the next (empty if nothing does), its size.
+
+    `server` is how it calls itself.
+    """
 
     version: str
     size_bytes: int | None
+    server: str = ""
 
 
 def head(place: str | Route, patience: Patience) -> Head:
@@ -70,4 +74,4 @@ def head(place: str | Route, patience: Patience) -> Head:
         headers = body.headers
         etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
         version = etag or (f"{modified} {headers.get('Content-Length', '')}" if modified else "")
-        return Head(version, length_of(headers))
+        return Head(version, length_of(headers), headers.get("Server", ""))

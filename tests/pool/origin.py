@@ -68,7 +68,7 @@ class Origin:
         self.directory = directory
         self.root = root
         self.user = user
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._rules: dict[str, str] = {}
         self._generation = 0
         self._nginx: subprocess.Popen[bytes] | None = None
@@ -173,7 +173,8 @@ class Origin:
         return ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -102,6 +102,21 @@ def test_the_version_is_what_the_server_says(world: World) -> None:
     assert not located.private
 
 
+@pytest.mark.parametrize(("server", "same"), [("XrootD/v5.8", True), ("XRootD", True), ("nginx", False)])
+def test_an_etag_that_is_the_servers_own_number_tells_no_versions_apart(
+    world: World,
+    server: str,
+    same: bool,  # noqa: FBT001
+) -> None:
+    """XRootD's caches have others than the origin, and new ones once they have the object."""
+    seen = []
+    for one in (world.one, world.two):
+        one.name = server
+        world.namespace.caches = [one.url]
+        seen.append(world.source().locate(IMAGE))
+    assert (seen[0] == seen[1]) == same
+
+
 @pytest.mark.parametrize(
     ("fault", "gets"),
     [

@@ -1,0 +1,108 @@
+"""Images in OSDF on a real pool: real XRootD servers, HTCondor's own credentials, and a director that is a double.
+
+What stands for the federation's protected part is a double: it looks at tokens as strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.federation import FederationDouble, Namespace, ObjectsDouble
+from tests.pool.demo import BARE_KNOBS
+from tests.pool.harness import Job, Pool, wait_for
+from tests.pool.processes import make_directory
+from tests.pool.world import SIFS, World
+from tests.pool.xrootd import XrootdServer
+
+DEAD: Final = "http://127.0.0.1:1"
+OPEN: Final = "/ospool/web.sif"
+CLOSED: Final = "/igwn/alma9.sif"
+JOES: Final = "eyJhbGciOi.CaNaRy7391.joe"
+AMYS: Final = "eyJhbGciOi.CaNaRy7391.amy"
+SECURE: Final = "SEC_DEFAULT_ENCRYPTION = REQUIRED\nSEC_DEFAULT_INTEGRITY = REQUIRED\n"
+"""Else HTCondor sends no credential to a job."""
+
+
+@dataclass
+class Osdf:
+    """A federation, and an execution point of root's that knows it."""
+
+    director: FederationDouble
+    origin: XrootdServer
+    cache: XrootdServer
+    igwn: ObjectsDouble
+    pool: Pool
+
+    def give(self, owner: str, name: str, token: str) -> None:
+        """Put a credential where HTCondor's credential daemon would have put it."""
+        place = self.pool.directory / "cred_dir" / owner
+        make_directory(place, None, 0o700)
+        (place / f"{name}.use").write_text(token)
+        (place / f"{name}.use").chmod(0o600)
+
+    def submit(self, image: str, owner: str, count: int = 1, credential: str = "") -> list[Job]:
+        """Submit container jobs that read what image they are in."""
+        lines = {"universe": "container", "container_image": image, "transfer_container": "false"}
+        if credential:
+            lines["+OAuthServicesNeeded"] = f'"{credential}"'
+        return self.pool.submit(lines, count=count, user=owner, guard=2)
+
+
+@pytest.fixture(scope="module")
+def osdf() -> Iterator[Osdf]:
+    """Start it all."""
+    with ExitStack() as stack:
+        world = stack.enter_context(World(Path("/pool/osdf")))
+        origin = stack.enter_context(XrootdServer(Path("/pool/osdf/xrootd-origin"), "/ospool"))
+        cache = stack.enter_context(XrootdServer(Path("/pool/osdf/xrootd-cache"), "/ospool", origin))
+        origin.publish(OPEN, SIFS / "web.sif")
+        igwn = ObjectsDouble({CLOSED: (SIFS / "alma9.sif").read_bytes()}, frozenset({JOES, AMYS}))
+        stack.enter_context(igwn)
+        namespaces = (
+            Namespace("/ospool", [DEAD, cache.url, DEAD], origin.url),
+            Namespace("/igwn", [igwn.url], igwn.url, needs_token=True),
+        )
+        director = stack.enter_context(FederationDouble(*namespaces))
+        knobs = BARE_KNOBS | {"IMAGE_CACHE_FEDERATION": director.url}
+        pool = world.pool("ep-in-osdf", knobs, user=None)
+        pool.write_config("60-secure.conf", SECURE)
+        yield Osdf(director, origin, cache, igwn, stack.enter_context(pool))
+
+
+def test_ten_jobs_of_two_owners_cost_one_get(osdf: Osdf) -> None:
+    """With half of the caches dead; all ways to write the object are one, and nothing is charged to the jobs' disk."""
+    host = osdf.director.url.removeprefix("http://")
+    jobs = [job for owner in ("joe", "amy") for job in osdf.submit(f"osdf://{OPEN}", owner, 4)]
+    jobs += osdf.submit(f"stash:{OPEN}", "joe") + osdf.submit(f"pelican://{host}{OPEN}", "amy")
+    wait_for(jobs)
+    assert {job.stdout for job in jobs} == {"web SIF\n"}
+    assert osdf.cache.count("GET", OPEN) == 1
+    assert osdf.origin.count("GET", OPEN) == 0  # the cache speaks its own protocol
+    assert all(job.ad()["DiskUsage"] * 1024 < (SIFS / "web.sif").stat().st_size for job in jobs)
+
+
+def test_a_protected_image_is_for_the_owner_whose_token_is_accepted(osdf: Osdf) -> None:
+    """HTCondor brings the tokens, the hook reads them as the owner; one GET for both, nothing for who has none."""
+    image = f"igwn+osdf://{CLOSED}"
+    osdf.give("joe", "igwn", JOES)
+    (joes,) = osdf.submit(image, "joe", credential="igwn")
+    joes.wait()
+    assert joes.stdout == "htc/almalinux:9 SIF\n"
+    (amys,) = osdf.submit(image, "amy")
+    amys.wait("held")
+    assert amys.hold is not None
+    assert amys.hold.subcode == 130
+    assert "the job has no credential 'igwn'" in amys.hold.reason
+    osdf.give("amy", "igwn", AMYS)
+    (again,) = osdf.submit(image, "amy", credential="igwn")
+    again.wait()
+    assert again.stdout == "htc/almalinux:9 SIF\n"
+    assert osdf.igwn.count("GET") == 1
+    logs = "".join(path.read_text(errors="replace") for path in osdf.pool.log_directory.glob("ImageCache*"))
+    assert "CaNaRy" not in logs
