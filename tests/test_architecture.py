@@ -58,7 +58,6 @@ SOURCES: Final = {
     "sources.federation",
     "sources.federation_url",
     "sources.link_header",
-    "sources.connection",
     "sources.exchange",
     "sources.opening",
     "sources.ranges",
@@ -196,14 +195,14 @@ SYNC_EDGES: Final = {
     "targets.siftree",
     "targets.dav",
     "targets.command",
+    "changed",
 }
 SYNC_TOOLS: Final = {
     "commands",
     "commands.common",
     "commands.plan",
+    "commands.verify",
 }
-SYNC_EDGES: Final = {"engine", "targets", "credentials", "manners", "resolve", "survey", "changed"}
-SYNC_TOOLS: Final = {"commands", "commands.common", "commands.plan", "commands.verify"}
 SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
 SYNC_MAY_IMPORT: Final = {
     "reference",
@@ -232,12 +231,22 @@ FORBIDDEN_IN_PURE: Final = {
 
 THIRD_PARTY: Final = {
     "classad2": {"ads"},
-    "requests": {"web", "registry.exchange", "sources.exchange", "sources.stratum"},
-    "urllib3": {"web", "registry.exchange", "sources.exchange", "sources.stratum"},
-    "requests": {"web", "sources.exchange", "sources.refusals", "sources.stratum"},
-    "urllib3": {"web", "sources.exchange", "sources.refusals", "sources.stratum"},
-    "requests": {"sources.asking", "sources.connection", "sources.exchange", "sources.refusals", "sources.stratum"},
-    "urllib3": {"sources.asking", "sources.connection", "sources.exchange", "sources.refusals", "sources.stratum"},
+    "requests": {
+        "web",
+        "registry.exchange",
+        "sources.asking",
+        "sources.exchange",
+        "sources.refusals",
+        "sources.stratum",
+    },
+    "urllib3": {
+        "web",
+        "registry.exchange",
+        "sources.asking",
+        "sources.exchange",
+        "sources.refusals",
+        "sources.stratum",
+    },
     "crc32c": {"sources.sums"},
     "filelock": {"root", "upkeep", "commands.cleanup"},
     "prometheus_client": {"commands.metrics"},
@@ -253,8 +262,11 @@ SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {
     "filelock": {"lock"},
     "crc32c": {"targets.dav"},
 }
-SYNC_STARTS_PROCESSES: Final[set[str]] = {"targets.cvmfs", "targets.command"}
-SYNC_STARTS_PROCESSES: Final = {"changed"}
+SYNC_STARTS_PROCESSES: Final = {
+    "targets.cvmfs",
+    "targets.command",
+    "changed",
+}
 
 STARTS_PROCESSES: Final = {
     "helper",

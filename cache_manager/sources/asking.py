@@ -13,11 +13,11 @@ from urllib3.exceptions import HTTPError
 
 from cache_manager import __version__
 from cache_manager.outcome import Unwell
+from cache_manager.redirects import CODES, MAX_REDIRECTS, RedirectError, goes_along, host_of, next_url
 from cache_manager.sources.base import SourceError
-from cache_manager.sources.connection import Watch, session
-from cache_manager.sources.redirects import CODES, MAX_REDIRECTS, RedirectError, goes_along, host_of, next_url
-from cache_manager.sources.refusals import cause, shown
+from cache_manager.sources.refusals import shown
 from cache_manager.status import HookStatus
+from cache_manager.web import Watch, cause, session
 
 LARGEST: Final = 64 * 1024
 USER_AGENT: Final = f"htcondor-image-cache/{__version__}"

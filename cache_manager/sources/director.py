@@ -12,13 +12,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cache_manager.outcome import Absent, Denied, Unwell
+from cache_manager.retry_after import retry_after_s
 from cache_manager.sources import link_header
 from cache_manager.sources.asking import Question, Reply, UnansweredError, ask
 from cache_manager.sources.base import SourceError
 from cache_manager.sources.discovery import Director
 from cache_manager.sources.federation_url import FederationUrl
 from cache_manager.sources.refusals import shown
-from cache_manager.sources.retry_after import retry_after_s
 from cache_manager.status import HookStatus
 from cache_manager.text import printable
 

@@ -84,8 +84,9 @@ class Ask:
 class Body:
     """What a server sends: its status and headers, the size that it promises of this (None if it does not), the bytes.
 
-    Each piece is there until the next is asked for. `end_is_told` says whether a cut connection can be told from the end; `as_it_is` whether these are the object's own
-    bytes, and not undone from an encoding. `trailers` are there when the bytes are over.
+    Each piece is there until the next is asked for. `end_is_told` says whether a cut connection can be told from the
+    end; `as_it_is` whether these are the object's own bytes, and not undone from an encoding. `trailers` are there when
+    the bytes are over.
     """
 
     headers: Mapping[str, str]
