@@ -20,6 +20,7 @@ from tests.benchmarks.attacks import bench_attacks
 from tests.benchmarks.reliability import bench_reliability
 from tests.benchmarks.scale import bench_leases, bench_scale
 from tests.benchmarks.site import CHECKOUT, Site, job_ad, site
+from tests.benchmarks.transfers import bench_crowd, bench_cuts, bench_transfer
 
 ROUNDS: Final = 50
 CLIENTS: Final = 64
@@ -123,6 +124,8 @@ def main() -> int:
         console.print(bench_hook(here))
         console.print(bench_manager(here))
         console.print(bench_attacks(here))
+    for bench in (bench_transfer, bench_crowd, bench_cuts):
+        console.print(bench())
     console.print(bench_scale())
     console.print(bench_leases())
     console.print(bench_reliability())

@@ -31,22 +31,41 @@ class Site:
 
     def resident_kb(self) -> int:
         """Return the manager's resident memory."""
+        return self._status_kb("VmRSS")
+
+    def peak_kb(self) -> int:
+        """Return the most that it has had so far."""
+        return self._status_kb("VmHWM")
+
+    @property
+    def cache(self) -> Path:
+        """The cache's root."""
+        return self.directory / "image_cache"
+
+    def _status_kb(self, name: str) -> int:
         for line in Path(f"/proc/{self.manager.pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1])
-        raise RuntimeError("the manager has no VmRSS")
+        raise RuntimeError(f"the manager has no {name}")
 
 
 @contextmanager
-def site() -> Iterator[Site]:
-    """Run a manager that has one SIF to give; it ends with the context."""
+def site(knobs: str = "") -> Iterator[Site]:
+    """Run a manager that has one SIF to give, or what the configuration lines say; it ends with the context.
+
+    The container runtime is one that starts everything at once: what it takes is not measured here.
+    """
     with tempfile.TemporaryDirectory(prefix="image-cache-bench-") as name:
         directory = Path(name)
         _publish(directory / "tree" / os.uname().machine / "htc__rocky__9")
+        runtime = directory / "apptainer"
+        runtime.write_text('#!/bin/sh\n[ "$2" = exec ] && exit 37\nexit 0\n', encoding="ascii")
+        runtime.chmod(0o755)
         config = directory / "condor_config"
         config.write_text(
             f"LOCAL_DIR = {directory}\nLOG = {directory}\nIMAGE_CACHE_SIF_SOURCES = file://{directory}/tree\n"
             f"IMAGE_CACHE_MIN_FREE_BYTES = 1 MB\nIMAGE_CACHE_CVMFS_BASE = {directory}/cvmfs\n"
+            f"IMAGE_CACHE_RUNTIME = {runtime}\n{knobs}"
         )
         environment = {**os.environ, "CONDOR_CONFIG": str(config)}
         argv = [sys.executable, "-m", "cache_manager", "serve"]
