@@ -69,7 +69,9 @@ class Broker:
         self._why_not = runner.why_not
         self._proven: set[str] = set()
         self.locator = Locator(cache, clock)
-        self.fetcher = Fetcher(cache, runner, clock, lambda: settings().owner_fetches)
+        self.fetcher = Fetcher(
+            cache, runner, clock, lambda: settings().owner_fetches, lambda: settings().hook_deadline_s
+        )
         self._tests = Turns(TESTS, lambda: 1)
         self._testing: dict[str, asyncio.Task[str]] = {}
         self._abilities = runner.abilities

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from cache_manager import sif
@@ -35,8 +36,10 @@ log = logging.getLogger(__name__)
 CONCURRENT: Final = 64
 """Transfers at a time. Most of them wait for servers: one that says nothing must not stop the others."""
 _PRIVATE: Final = "private "
-_OURS: Final = frozenset({HookStatus.CACHE_FULL, HookStatus.DISK_FULL, HookStatus.CACHE_UNUSABLE})
-"""Failures that are this EP's and may end at any moment: not remembered."""
+_OURS: Final = frozenset(
+    {HookStatus.CACHE_FULL, HookStatus.DISK_FULL, HookStatus.CACHE_UNUSABLE, HookStatus.DEADLINE_EXCEEDED}
+)
+"""Failures that are this EP's and may end at any moment, and a fetch that was dropped: not remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,16 @@ class Flight:
     staging: Staging | None = None
     unpacks: bool = False
     waiting: list[tuple[Holder, str]] = field(default_factory=list)
+    comers: int = 0
+    """How many came for it so far, and how many of them are gone."""
+    gone: int = 0
+    dropped: bool = False
+
+    @property
+    def is_half_here(self) -> bool:
+        """Whether as much of it is here as is missing, as far as that is known."""
+        size = self.staging.of_bytes if self.staging else None
+        return self.staging is not None and size is not None and 2 * self.staging.size_bytes >= size
 
 
 class Fetcher:
@@ -138,8 +151,10 @@ class Fetcher:
         runner: Runner = NO_RUNNER,
         clock: Callable[[], float] = time.time,
         each: Callable[[], int] = lambda: CONCURRENT,
+        patience_s: Callable[[], float] = lambda: inf,
     ) -> None:
-        """Take how many fetches one owner may have at a time."""
+        """Take how many fetches one owner may have at a time, and how long one goes on that nobody waits for."""
+        self._patience_s = patience_s
         self._runner = runner
         self._turns = Turns(CONCURRENT, each)
         self._unpackings = Turns(1, lambda: 1)
@@ -155,10 +170,11 @@ class Fetcher:
     async def fetch(self, wanted: Wanted, holder: Holder | None, job_id: str) -> CacheEntry:
         """Return the entry, fetched by this call or by one under way. Raises StatusError.
 
-        When this call is cancelled its interest ends; the fetch goes on for the next job.
+        When this call is cancelled its interest ends; the fetch goes on for the next job. It is dropped when nobody has
+        come for it for the time that a hook has, and less than half of it is here.
         """
         while True:
-            flight = self._flight_for(wanted)
+            flight = await self._flight_for(wanted)
             try:
                 return await self._landing(flight, (holder, job_id) if holder else None)
             except StatusError as error:
@@ -167,11 +183,12 @@ class Fetcher:
                 if is_own or error.status is not HookStatus.IMAGE_ACCESS_DENIED:
                     raise
 
-    def _flight_for(self, wanted: Wanted) -> Flight:
+    async def _flight_for(self, wanted: Wanted) -> Flight:
         """Return the fetch under way, or a new one. Raises StatusError if it failed a short time ago."""
         identity = f"{wanted.located.digest or wanted.located.object_id}.{wanted.format}"
         self._refuse_remembered(wanted.failure_id)
-        flight = self.flights.get(identity)
+        while (flight := self.flights.get(identity)) is not None and flight.dropped and flight.task is not None:
+            await asyncio.wait([flight.task])
         if flight is None:
             flight = Flight(wanted, self._clock(), self._turns.ask(wanted.owner), {wanted.owner})
             self.flights[identity] = flight
@@ -186,6 +203,7 @@ class Fetcher:
         """Return what a fetch brings, and have it leased to who waits. Raises StatusError."""
         if interest:
             flight.waiting.append(interest)
+        flight.comers += 1
         try:
             if flight.task is None:
                 raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"{flight.wanted.name}: the fetch has no task")
@@ -193,6 +211,23 @@ class Fetcher:
         finally:
             if interest and interest in flight.waiting:
                 flight.waiting.remove(interest)
+            flight.gone += 1
+            wait_s = self._patience_s()
+            if flight.gone == flight.comers and wait_s < inf:
+                asyncio.get_running_loop().call_later(wait_s, self._drop, flight, flight.comers, wait_s)
+
+    def _drop(self, flight: Flight, comers: int, waited_s: float) -> None:
+        """Drop a fetch for which nobody came meanwhile, unless more of it is here than would be lost."""
+        if flight.task is None or flight.task.done() or flight.comers != comers or flight.is_half_here:
+            return
+        flight.dropped = True
+        here = flight.staging.size_bytes if flight.staging else 0
+        why = f"{flight.wanted.name}: dropped: nobody came for it for {waited_s:.0f} s ({human_bytes(here)} were here)"
+        log.info("%s", why)
+        if flight.staging is None:
+            flight.task.cancel()
+        else:
+            flight.staging.stopped = StatusError(HookStatus.DEADLINE_EXCEEDED, why)
 
     def under_way(self, *, private: bool = True) -> list[dict[str, str | float]]:
         """Return the fetches under way, for `status`; without `private` those with a credential have no name."""

@@ -229,11 +229,25 @@ class Settings:
         "DEFAULT_IMAGE_GPU", "", _images, "the same for slots with GPUs; empty: as the others"
     )
     tag_ttl_s: float = _knob("TAG_TTL", "15m", parse_time, "how long the resolution of a tag is trusted")
-    hook_deadline_s: float = _knob("HOOK_DEADLINE", "20m", _patience, "total time of the hook, waiting included")
-    min_rate_bytes: int = _knob(
-        "MIN_RATE", "1 MB", parse_size, "a transfer may take its size / MIN_RATE, plus STALL_TIMEOUT"
+    hook_deadline_s: float = _knob(
+        "HOOK_DEADLINE",
+        "20m",
+        _patience,
+        "total time of the hook, waiting included; the fetch goes on after it, and is dropped only when nobody has come"
+        " for it for as long once more and less than half of it is here",
     )
-    stall_timeout_s: float = _knob("STALL_TIMEOUT", "60s", _patience, "no bytes for so long end a transfer")
+    min_rate_bytes: int = _knob(
+        "MIN_RATE",
+        "1 MB",
+        parse_size,
+        "a transfer may take its size / MIN_RATE, plus STALL_TIMEOUT for each place that is tried",
+    )
+    stall_timeout_s: float = _knob(
+        "STALL_TIMEOUT",
+        "60s",
+        _patience,
+        "no byte for so long ends an attempt, at its start and later; what came is kept, and gone on with",
+    )
     scrub_rate_bytes: int = _knob(
         "SCRUB_RATE", "5 MB", parse_size, "bytes a second at which images are read back in the background; 0: never"
     )

@@ -27,6 +27,8 @@ class Staging:
     def __init__(self, directory: Path, grow: Callable[[int], None]) -> None:
         self.directory = directory
         self.size_bytes = 0
+        self.of_bytes: int | None = None
+        """How large it will be, as far as that is known."""
         self.taken_bytes = 0
         """What all of it takes on disk, as last counted by who unpacks it; 0 if nobody does."""
         self.end_is_told = True
@@ -34,6 +36,8 @@ class Staging:
         self.wrong_from: set[str] = set()
         self.promised: Callable[[], Sum | None] = nothing_promised
         self.head = b""
+        self.stopped: StatusError | None = None
+        """Why no more is to be written; may be set from another thread."""
         self._grow = grow
         self._granted = 0
         self._digest = Follower(directory / IMAGE)
@@ -41,11 +45,14 @@ class Staging:
 
     def expect(self, size_bytes: int | None) -> None:
         """Say how large the image will be, if that is known, before its first byte: room is reserved."""
+        self.of_bytes = size_bytes
         if size_bytes is not None:
             self._reserve(size_bytes)
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
+        if self.stopped is not None:
+            raise self.stopped
         if self.size_bytes + len(data) > self._granted:
             self._reserve_more(self.size_bytes + len(data))
         if self._descriptor < 0:
@@ -82,6 +89,7 @@ class Staging:
         if self._descriptor >= 0:
             os.fsync(self._descriptor)
         digest = self._digest.hexdigest()
+        self.of_bytes = self.size_bytes
         self.close()
         return digest
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cache_manager.entry import CacheEntry
-from cache_manager.fetcher import Fetcher, Runner, Wanted
+from cache_manager.fetcher import Fetcher, Flight, Runner, Wanted
 from cache_manager.outcome import FAILURE_MAX_S, FAILURE_TTL_S, Absent, Answer, Denied, FetchError, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources.base import Sink, SourceError
@@ -32,6 +32,8 @@ class Source:
         self.images = list(images or [IMAGE])
         self.fails = fails
         self.transfers = 0
+        self.says: int | None = None
+        self.has_begun = threading.Event()
         self.may_end = threading.Event()
         self.may_end.set()
 
@@ -45,8 +47,9 @@ class Source:
         if self.fails is not None:
             raise SourceError(self.fails)
         data = self.images.pop(0) if len(self.images) > 1 else self.images[0]
-        sink.expect(located.size_bytes)
+        sink.expect(self.says or located.size_bytes)
         sink.write(data[:200])
+        self.has_begun.set()
         assert self.may_end.wait(LIMIT_S)
         sink.write(data[200:])
 
@@ -75,6 +78,22 @@ def fly(tmp_path: Path, test: Callable[[Bench, Fetcher], Coroutine[Any, Any, Non
         assert not any((bench.store.root / "staging").iterdir())
 
     run(tmp_path / "cache", within)
+
+
+async def begun(source: Source, fetcher: Fetcher) -> Flight:
+    """Wait until a transfer is in its middle."""
+    assert await asyncio.to_thread(source.has_begun.wait, LIMIT_S)
+    (flight,) = fetcher.flights.values()
+    return flight
+
+
+async def leave(waiting: asyncio.Task[CacheEntry]) -> None:
+    """Have a job give up, and what follows from that."""
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 async def failure(fetcher: Fetcher, one: Wanted) -> StatusError:
@@ -122,6 +141,49 @@ def test_a_job_that_gives_up_leaves_the_fetch_to_the_next(tmp_path: Path) -> Non
             await second
             assert set(bench.cache.leases) == {staying}
             bench.cache.release(staying)
+
+    fly(tmp_path, test)
+
+
+@pytest.mark.parametrize(("size", "dropped"), [(400, False), (401, True), (None, True)])
+def test_a_fetch_for_which_nobody_comes_is_finished_or_dropped_by_how_much_is_here(
+    tmp_path: Path, size: int | None, *, dropped: bool
+) -> None:
+    """Dropped, it leaves nothing, is not remembered as a failure, and the next job has it fetched anew."""
+
+    async def test(bench: Bench, _: Fetcher) -> None:
+        source = Source()
+        source.says = size
+        source.may_end.clear()
+        fetcher = Fetcher(bench.cache, clock=lambda: bench.now, patience_s=lambda: 0.0)
+        first = asyncio.create_task(fetcher.fetch(wanted(source), None, "1.0"))
+        flight = await begun(source, fetcher)
+        await leave(first)
+        assert flight.dropped == dropped
+        second = asyncio.create_task(fetcher.fetch(wanted(source), None, "2.0"))
+        source.may_end.set()
+        await second
+        assert source.transfers == 1 + dropped
+        assert fetcher.failed() == []
+
+    fly(tmp_path, test)
+
+
+def test_a_fetch_for_which_somebody_comes_again_goes_on(tmp_path: Path) -> None:
+    """However little of it is here: a slow network brings it in the end, job after job."""
+
+    async def test(bench: Bench, _: Fetcher) -> None:
+        source = Source()
+        source.may_end.clear()
+        fetcher = Fetcher(bench.cache, clock=lambda: bench.now, patience_s=lambda: 0.0)
+        first = asyncio.create_task(fetcher.fetch(wanted(source), None, "1.0"))
+        flight = await begun(source, fetcher)
+        second = asyncio.create_task(fetcher.fetch(wanted(source), None, "2.0"))
+        await leave(first)
+        assert not flight.dropped
+        source.may_end.set()
+        await second
+        assert source.transfers == 1
 
     fly(tmp_path, test)
 
