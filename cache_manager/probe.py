@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from cache_manager import sifwriter
+
 STATUS: Final = 37
 """How the program ends, like HTCondor's own: by chance nothing else does."""
 
@@ -22,7 +24,6 @@ _ELF: Final = {  # machine, then: put 37 into the first argument, exit's number 
     "x86_64": (62, bytes.fromhex("bf25000000 b83c000000 0f05")),
     "aarch64": (183, bytes.fromhex("a00480d2 a80b80d2 010000d4")),
 }
-_SIF_ARCHITECTURE: Final = {"x86_64": b"02", "aarch64": b"04"}
 _LOAD_AT: Final = 0x400000
 _PAGE_BYTES: Final = 0x10000
 _ELF_HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -39,9 +40,6 @@ _FLAGS: Final = 0x0001 | 0x0002 | 0x0008 | 0x0010 | 0x0200 | 0x0800
 _DIRECTORY, _FILE = 1, 2
 
 _ALIGNMENT: Final = 4096
-_SIF_HEADER: Final = struct.Struct("<32s10s3s3s16s8q")
-_DESCRIPTOR: Final = struct.Struct("<i?IIIqqqqqqq128s384s")
-_PARTITION, _SQUASHFS, _PRIMARY, _GROUP = 0x4004, 1, 2, 0xF0000001
 
 
 def is_known(architecture: str) -> bool:
@@ -102,18 +100,9 @@ def sif(architecture: str) -> bytes:
 
 def wrapped(data: bytes, architecture: str) -> bytes:
     """Return an image file of a squashfs. Raises KeyError."""
-    code = _SIF_ARCHITECTURE[architecture] + b"\0"
-    identity = b"image cache prob"
-    header = _SIF_HEADER.pack(
-        *(b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC", b"01", code, identity, 0, 0),
-        *(0, 1, _SIF_HEADER.size, _DESCRIPTOR.size, _ALIGNMENT, len(data)),
-    )
-    extra = struct.pack("<ii3s", _SQUASHFS, _PRIMARY, code)
-    descriptor = _DESCRIPTOR.pack(
-        *(_PARTITION, True, 1, _GROUP, 0, _ALIGNMENT, len(data), len(data)),
-        *(0, 0, 0, 0, b"probe", extra),
-    )
-    return _padded(header + descriptor) + data
+    at = sifwriter.DATA_AT + -sifwriter.DATA_AT % _ALIGNMENT
+    place = sifwriter.Part(sifwriter.Kind.FILE_SYSTEM, "probe", at, len(data))
+    return _padded(sifwriter.front([place], architecture, b"image cache prob")) + data
 
 
 def _inode(kind: int, number: int) -> bytes:

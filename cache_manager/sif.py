@@ -16,7 +16,7 @@ HEADER_BYTES: Final = 128
 _HEADER = struct.Struct("<32s10s3s3s16s8q")
 _MAGIC: Final = b"SIF_MAGIC\x00"
 _MAGIC_AT: Final = 32
-_ARCHITECTURES: Final = {
+ARCHITECTURES: Final = {
     b"01": "i686",
     b"02": "x86_64",
     b"03": "armv7l",
@@ -167,7 +167,7 @@ def _header(head: bytes, size_bytes: int) -> tuple[SifHeader, _Table]:
         raise SifError(f"damaged SIF header: descriptors at {table_at}, within the header ({size_bytes} bytes)")
     table = _Table(total, table_at, table_bytes)
     end = max(data_at + data_bytes, table.end)
-    return SifHeader(_ARCHITECTURES.get(arch.rstrip(b"\x00"), ""), end), table
+    return SifHeader(ARCHITECTURES.get(arch.rstrip(b"\x00"), ""), end), table
 
 
 def _object(raw: bytes, table: _Table, size_bytes: int) -> _Object | None:

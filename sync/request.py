@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from cache_manager.registry.manifest import Descriptor, Manifest, Platform
 from sync.values import Converted, Failure, Variant
 
 _GIB: Final = 2**30
@@ -19,11 +20,10 @@ class RequestError(ValueError):
 class Access:
     """How the image's registry is reached. `credentials_file` is a path: what is in it never travels with a request.
 
-    `insecure` is http instead of https, `ca_file` a PEM file of the authority that signed the server's certificate.
+    `insecure` is http instead of https.
     """
 
     insecure: bool = False
-    ca_file: str = ""
     credentials_file: str = ""
 
 
@@ -50,7 +50,7 @@ class Request:
     """One image for one architecture, to be made into both forms.
 
     `compression` is that of the SIF's file system, `zstd` or `gzip`, `level` None for its default. `memory_bytes` is
-    what the packing may take.
+    what the packing may take. `manifest` is that of the variant's digest, if it was fetched already.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Request:
     compression: str = "zstd"
     level: int | None = 3
     memory_bytes: int = 256 * 2**20
+    manifest: Manifest | None = None
 
     def to_json(self) -> str:
         """Return the request as one line."""
@@ -73,13 +74,25 @@ class Request:
         try:
             values = json.loads(text)
             parts = {"variant": Variant, "access": Access, "limits": Limits}
-            return cls(**(values | {name: kind(**values[name]) for name, kind in parts.items()}))
+            built = {name: kind(**values[name]) for name, kind in parts.items()}
+            return cls(**(values | built | {"manifest": _manifest(values["manifest"])}))
         except (ValueError, TypeError, KeyError) as error:
             raise RequestError(f"no request for a conversion: {error}") from None
 
     def failure(self, why: str, *, transient: bool = False) -> Failure:
         """Return that this conversion failed; the image's name is put before the reason."""
         return Failure(self.name, self.source, f"{self.name} ({self.variant.arch}): {why}", transient)
+
+
+def _manifest(values: dict[str, Any] | None) -> Manifest | None:
+    if values is None:
+        return None
+    layers = tuple(_descriptor(one) for one in values["layers"])
+    return Manifest(values["digest"], _descriptor(values["config"]), layers)
+
+
+def _descriptor(values: dict[str, Any]) -> Descriptor:
+    return Descriptor(**(values | {"platform": Platform(**values["platform"])}))
 
 
 def result_to_json(result: Converted | Failure) -> str:

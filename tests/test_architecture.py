@@ -20,6 +20,7 @@ CONTRACT: Final = {
     "layout",
     "protocol",
     "sif",
+    "sifwriter",
     "updatead",
     "outcome",
     "probe",
@@ -176,6 +177,12 @@ SYNC_PURE: Final = {
     "retention",
     "expansion",
     "verdict",
+    "blocks",
+    "tarheader",
+    "tarstream",
+    "model",
+    "imageconfig",
+    "singularity",
 }
 SYNC_EDGES: Final = {
     "engine",
@@ -196,6 +203,17 @@ SYNC_EDGES: Final = {
     "targets.dav",
     "targets.command",
     "changed",
+    "engine.order",
+    "engine.local",
+    "blobs",
+    "handle",
+    "layers",
+    "tree",
+    "unpack",
+    "pull",
+    "squash",
+    "convert",
+    "convert_job",
 }
 SYNC_TOOLS: Final = {
     "commands",
@@ -210,6 +228,7 @@ SYNC_MAY_IMPORT: Final = {
     "status",
     "runtime",
     "sif",
+    "sifwriter",
     "text",
     "quantities",
     "removal",
@@ -261,12 +280,15 @@ SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {
     "requests": {"survey", "targets.dav"},
     "filelock": {"lock"},
     "crc32c": {"targets.dav"},
+    "isal": {"layers"},
+    "zstandard": {"layers"},
 }
 SYNC_STARTS_PROCESSES: Final = {
     "targets.cvmfs",
     "targets.command",
     "changed",
 }
+SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "engine.local"}
 
 STARTS_PROCESSES: Final = {
     "helper",
