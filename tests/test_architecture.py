@@ -192,6 +192,7 @@ SYNC_EDGES: Final = {
     "manners",
     "resolve",
     "survey",
+    "changed",
     "files",
     "treecopy",
     "lock",
@@ -289,6 +290,7 @@ SYNC_STARTS_PROCESSES: Final = {
     "changed",
 }
 SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "engine.local"}
+SYNC_STARTS_PROCESSES: Final = {"changed", "targets.cvmfs", "targets.command"}
 
 STARTS_PROCESSES: Final = {
     "helper",
