@@ -54,7 +54,7 @@ class Manners:
                 elif error.kind is not Kind.UNREACHABLE:
                     self._answered()
                     raise
-                elif self._is_silent() or tries == TRIES:
+                elif self._is_silent(error) or tries == TRIES:
                     raise
                 else:
                     self._rest(FIRST_WAIT_S)
@@ -103,12 +103,13 @@ class Manners:
         with self._state:
             self._silent = 0
 
-    def _is_silent(self) -> bool:
+    def _is_silent(self, error: RegistryError) -> bool:
         """Count a question without an answer; whether that is enough of them."""
         with self._state:
             self._silent += 1
             if self._silent >= SILENT_AFTER and not self._closed:
-                self._close(Kind.UNREACHABLE, "does not answer; looked at again in the next run")
+                why = error.message.rpartition(": ")[2]
+                self._close(Kind.UNREACHABLE, f"does not answer ({why}); looked at again in the next run")
             return bool(self._closed)
 
     def _close(self, kind: Kind, why: str) -> None:

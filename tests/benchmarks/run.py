@@ -17,6 +17,7 @@ from rich.table import Table
 
 from cache_manager import client, protocol
 from tests.benchmarks.attacks import bench_attacks
+from tests.benchmarks.publisher import bench_publisher
 from tests.benchmarks.reliability import bench_reliability
 from tests.benchmarks.scale import bench_leases, bench_scale
 from tests.benchmarks.site import CHECKOUT, Site, job_ad, site
@@ -128,6 +129,7 @@ def main() -> int:
         console.print(bench())
     console.print(bench_scale())
     console.print(bench_leases())
+    console.print(bench_publisher())
     console.print(bench_reliability())
     load = Path("/proc/loadavg").read_text(encoding="ascii").split()[0]
     console.print(f"{os.cpu_count()} cores, load {load}, Python {sys.version.split()[0]}")

@@ -298,7 +298,7 @@ def test_a_registry_that_hangs_is_given_up_after_a_few_questions(registry: Regis
         over.set()
     assert not found.resolved
     assert all(one.transient for one in found.failures.values())
-    assert "does not answer; looked at again in the next run" in why(found, "htc/a39:1")
+    assert "does not answer (no answer in 0.5 s); looked at again in the next run" in why(found, "htc/a39:1")
     assert len(registry.asked("HEAD", "/manifests/")) <= BOTH.registry(registry.host).connections + 3
 
 
