@@ -39,6 +39,7 @@ _SIGNATURE = re.compile(r"sha256-[0-9a-f]{64}(?:\..*)?")
 """Tags that cosign and the like put beside an image: no images."""
 
 _PASSING: Final = frozenset({Kind.THROTTLED, Kind.UNREACHABLE})
+_MEANS: Final = {Kind.GONE: "no such image in its registry", Kind.PRIVATE: "private, or no such image"}
 _T = TypeVar("_T")
 
 
@@ -204,7 +205,10 @@ def failure_of(entry: Entry, error: RegistryError | UnfitError | ManifestError) 
     """Return why an image is not resolved, without its name: that is said beside it."""
     kind = error.kind if isinstance(error, RegistryError) else None
     named = re.match(rf"{re.escape(entry.source)}(?:@sha256:[0-9a-f]{{64}})?: ", str(error))
-    return Failure(entry.name, entry.source, str(error)[named.end() if named else 0 :], kind in _PASSING)
+    why = str(error)[named.end() if named else 0 :]
+    if kind in _MEANS:
+        why = f"{_MEANS[kind]} ({why})"
+    return Failure(entry.name, entry.source, why, kind in _PASSING)
 
 
 def _children(index: Index) -> Iterable[Variant]:

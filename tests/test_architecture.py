@@ -192,7 +192,6 @@ SYNC_EDGES: Final = {
     "manners",
     "resolve",
     "survey",
-    "changed",
     "files",
     "treecopy",
     "lock",
@@ -249,6 +248,14 @@ FORBIDDEN_IN_PURE: Final = {
     "asyncio",
 }
 
+_HTTP: Final = {
+    "web",
+    "registry.exchange",
+    "sources.asking",
+    "sources.exchange",
+    "sources.refusals",
+    "sources.stratum",
+}
 THIRD_PARTY: Final = {
     "classad2": {"ads"},
     "requests": {
@@ -267,6 +274,8 @@ THIRD_PARTY: Final = {
         "sources.refusals",
         "sources.stratum",
     },
+    "requests": _HTTP,
+    "urllib3": _HTTP,
     "crc32c": {"sources.sums"},
     "filelock": {"root", "upkeep", "commands.cleanup"},
     "prometheus_client": {"commands.metrics"},
@@ -290,7 +299,6 @@ SYNC_STARTS_PROCESSES: Final = {
     "changed",
 }
 SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "engine.local"}
-SYNC_STARTS_PROCESSES: Final = {"changed", "targets.cvmfs", "targets.command"}
 
 STARTS_PROCESSES: Final = {
     "helper",

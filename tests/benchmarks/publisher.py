@@ -43,7 +43,8 @@ def published(host: str, now: float) -> tuple[ImageList, Catalog, dict[str, tupl
     """Return a list, the catalog in which all of it is published, and what is known of its digests."""
     names = [f"ns/image-{number % REPOSITORIES}:{number}" for number in range(TAGS)]
     images = ImageList.parse("".join(f"{host}/{name}\n" for name in names).encode())
-    catalog, known = Catalog(), {}
+    catalog = Catalog()
+    known: dict[str, tuple[Variant, ...]] = {}
     for number, entry in enumerate(images.entries):
         index = digest_of(f"/v2/{entry.reference.repository}/manifests/{entry.reference.tag}")
         child = f"sha256:{number:064x}"
@@ -66,7 +67,7 @@ def bench_publisher() -> Table:
         steps = plan.decide(found, catalog, settings, now)
         planned_s = time.perf_counter() - began - resolved_s
         client.close()
-        with urlopen(f"http://{host}/counts") as answer:  # noqa: S310 - our own
+        with urlopen(f"http://{host}/counts") as answer:
             asked = json.load(answer)
     if len(steps.of(Verb.KEEP)) != TAGS or asked != {"HEAD": TAGS}:
         raise RuntimeError(f"{steps.counts()}, asked: {asked}, {next(iter(found.failures.values()), '')}")
