@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -17,18 +18,32 @@ from cache_manager.processes import Peer
 
 MASTER: Final = "condor_master"
 STARTER: Final = "condor_starter"
+_NAME_BYTES: Final = 15
+"""What the kernel keeps of a program's name."""
 _JOB_DIRECTORY: Final = re.compile(r"dir_[0-9]{1,10}")
 GENERATIONS: Final = 64
 """How far a job's process may be below the master."""
 
 
-class Askers:
-    """Knows the condor_master that started this manager; `execute` is HTCondor's directory of that name."""
+def programs(knobs: Mapping[str, str], usual: str, knob: str) -> frozenset[str]:
+    """Return how processes of a daemon may be named: as usual, and as the site's configuration names its program.
 
-    def __init__(self, execute: str) -> None:
-        self._execute = execute
+    What is named there is what HTCondor starts. A list names the knobs of several (STARTER_LIST).
+    """
+    names = [knob, *knobs.get(f"{knob}_LIST", "").replace(",", " ").split()]
+    paths = [usual, *(knobs.get(name, "") for name in names)]
+    return frozenset(PurePosixPath(path).name.encode()[:_NAME_BYTES].decode(errors="replace") for path in paths if path)
+
+
+class Askers:
+    """Knows the condor_master that started this manager, and HTCondor's knobs about starters and their directories."""
+
+    def __init__(self, knobs: Mapping[str, str]) -> None:
+        self._execute = knobs.get("EXECUTE", "")
+        self._starters = programs(knobs, STARTER, "STARTER")
         parent = os.getppid()
-        self._master = processes.holder(parent) if processes.name_of(parent) == MASTER else None
+        known = processes.name_of(parent) in programs(knobs, MASTER, "MASTER")
+        self._master = processes.holder(parent) if known else None
         self._daemons = {0, os.geteuid()}
         if self._master is not None:
             self._daemons.add(processes.real_uid(parent))
@@ -48,7 +63,7 @@ class Askers:
         found = False
         for one in processes.line_of(peer.pid, GENERATIONS):
             if one.pid != peer.pid and not found:
-                found = processes.name_of(one.pid) == STARTER and processes.real_uid(one.pid) in self._daemons
+                found = processes.name_of(one.pid) in self._starters and processes.real_uid(one.pid) in self._daemons
             if found and master is None:
                 return True
             if master is not None and one.pid == master.pid:

@@ -9,6 +9,7 @@ source that is down. A success, or a good look at the EP itself, opens it again.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +45,15 @@ class Failure:
     status: HookStatus
     image: str
     owner: str
+    """By whom it counts; see `counts_for`."""
+
+
+def counts_for(uid: int, owner: str, shared: Collection[int]) -> str:
+    """Return by whom a failure counts: the uid that the kernel names, because an ad says what its user likes.
+
+    Only behind a uid that many users share is there nothing but the ad's `owner` to tell them apart.
+    """
+    return f"{uid} {owner}" if uid in shared else str(uid)
 
 
 class Health:

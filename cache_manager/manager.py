@@ -20,13 +20,13 @@ from cache_manager.broker import Broker
 from cache_manager.cache import POLL_S, Cache
 from cache_manager.configuration import ConfigurationError
 from cache_manager.fetcher import Runner
-from cache_manager.health import Failure, Health
+from cache_manager.health import Failure, Health, counts_for
 from cache_manager.heartbeat import BEAT_S, Heartbeat
 from cache_manager.images import Images
 from cache_manager.jobad import JobRequest
 from cache_manager.layout import CacheLayout
 from cache_manager.locator import Locator
-from cache_manager.ownership import Trust, why_unsafe
+from cache_manager.ownership import Trust, uid_of, why_unsafe
 from cache_manager.policy import Verdict
 from cache_manager.reader import Reader
 from cache_manager.reports import Condition, Reports
@@ -79,6 +79,8 @@ class Manager:
         self._tests_before_jobs = knobs.get("SINGULARITY_RUN_TEST_BEFORE_JOB", "true").lower() not in {"false", "0"}
         self._tell_runtime()
         self.health = Health()
+        self._shared_uids = {0, os.geteuid(), uid_of("nobody") or 0}
+        """Of HTCondor's own word, of a pilot's jobs, and of those whose users have no account here."""
         self.scrubber = Scrubber(self.cache, lambda: self.settings)
         self._reader = Reader()
         self.reports = Reports(
@@ -89,7 +91,7 @@ class Manager:
         )
         self.root = Root(self.cache.store)
         self._disk_is_full = False
-        self.server.why_not = self.reports.why_not = Askers(knobs.get("EXECUTE", "")).why_not
+        self.server.why_not = self.reports.why_not = Askers(knobs).why_not
         self._tests: set[asyncio.Future[None]] = set()
         self._ending = asyncio.Event()
 
@@ -112,8 +114,8 @@ class Manager:
         trouble = self.trouble
         return Condition(not trouble, trouble or self._configuration_trouble)
 
-    def _judged(self, request: JobRequest, verdict: Verdict) -> None:
-        """Learn from an answer; a job that is left as it is says nothing."""
+    def _judged(self, request: JobRequest, verdict: Verdict, uid: int) -> None:
+        """Learn from an answer to a user; a job that is left as it is says nothing."""
         self.reports.judged(request, verdict)
         before = self.trouble
         if verdict.image is not None:
@@ -122,7 +124,8 @@ class Manager:
             image = request.image.short if request.image else "default image"
             if request.image and request.image.has_secret:  # the reason is advertised
                 image = "(private)"
-            self.health.failed(Failure(time.time(), verdict.status, image, request.owner))
+            who = counts_for(uid, request.owner, self._shared_uids)
+            self.health.failed(Failure(time.time(), verdict.status, image, who))
             if verdict.status is HookStatus.CACHE_UNUSABLE:
                 self._look_at_root()
             elif verdict.status is HookStatus.DISK_FULL:

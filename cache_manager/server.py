@@ -164,7 +164,7 @@ class Server:
         verbs: Verbs,
         reader: Reader,
         advertised: Callable[[], bytes],
-        judged: Callable[[jobad.JobRequest, Verdict], None],
+        judged: Callable[[jobad.JobRequest, Verdict, int], None],
     ) -> None:
         self.changes = 0
         """Counts the changes that followers of `advertise` may want to hear of."""
@@ -334,7 +334,7 @@ class Server:
             verdict = Verdict(HookStatus.HOOK_INTERNAL_ERROR, f"cache manager: {type(error).__name__}: {error}")
             block = updatead.status(verdict.status, verdict.message)
         if "url" not in header.keys or verdict.status.holds:  # else the job's hook asks the same in a moment
-            self._judged(request, verdict)
+            self._judged(request, verdict, line.peer.uid)
         log.info(
             "answer %s uid %d %s: %d %s in %.3f s: %s",
             printable(request.job_id, 40) or "?",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.pool.demo import BARE_KNOBS
 from tests.pool.harness import Job, Pool, poll, run_as
 from tests.pool.processes import make_directory
 from tests.pool.strangers import ASK, ask, listed, root_of, starters
-from tests.pool.world import World, image_name
+from tests.pool.world import SIFS, World, image_name
 
 ASKING_JOB: Final = """#!/bin/sh
 # asks as a job may, and leaves a process behind that asks when the job and its starter are gone
@@ -82,13 +85,79 @@ def test_a_job_may_ask_and_what_it_leaves_behind_may_not(ep: Pool) -> None:
     assert all("HookStatusCode = 399" in answer.read_text() for answer in answers)
 
 
+def test_a_site_may_rename_its_starter(publisher: World) -> None:
+    """What HTCondor's configuration names as the starter is one; the kernel keeps 15 bytes of its name."""
+    program = Path("/pool/condor_starter.of_the_site")
+    shutil.copy("/usr/sbin/condor_starter", program)
+    with publisher.pool("ep-renamed", BARE_KNOBS | {"STARTER": str(program)}, user=None) as pool:
+        job = pool.submit({"+SingularityImage": image_name("htc/rocky:9")}, user="joe")[0]
+        job.wait()
+        assert job.stdout == "htc/rocky:9 SIF\n"
+
+
+FORGED: Final = """#!/bin/sh
+# asks for three images, each time as another owner
+for number in 0 1 2; do
+    printf 'Owner = "owner%s"\nJobUniverse = 5\nContainerImage = "%s/forged%s.sif"\nWantContainer = true\n' \
+        $number "$3" $number | /opt/venv/bin/python3 "$1/code.py" "$2" prepare
+done
+"""
+
+
+def test_a_job_that_asks_in_the_name_of_others_closes_no_execution_point(ep: Pool, publisher: World) -> None:
+    """Whose failures they are is the kernel's word; what HTCondor itself (root) says of an owner is believed."""
+    place = make_directory(Path("/pool/forging"), "joe")
+    (place / "ask").write_text(FORGED)
+    (place / "ask").chmod(0o755)
+    (place / "code.py").write_text(f"import sys\nsys.path.insert(0, '/src')\n{ASK}")
+    for number in range(3):
+        shutil.copyfile(SIFS / "rocky9.sif", publisher.directory / "www" / f"forged{number}.sif")
+    lines = {"executable": str(place / "ask"), "arguments": f"{place} {root_of(ep)}/socket {publisher.origin.url}"}
+    ad = f'Owner = "amy"\nContainerImage = "{publisher.origin.url}/forged0.sif"\nWantContainer = true\n'
+    with full_disk(ep):
+        job = ep.submit(lines, user="joe")[0]
+        job.wait()
+        assert job.stdout.count("HookStatusCode = 430") == 3, job.stdout
+        assert is_healthy(ep)
+        assert "HookStatusCode = 430" in ask(ep, "prepare", ad, None)
+        assert not is_healthy(ep)
+    assert "HookStatusCode = 0" in ask(ep, "prepare", ad, None)
+    assert is_healthy(ep)
+
+
+@contextmanager
+def full_disk(pool: Pool) -> Iterator[None]:
+    """Have no room on a pool's disk, by its own word."""
+
+    def leave_free(size: str) -> None:
+        pool.write_config("90-disk.conf", f"IMAGE_CACHE_MIN_FREE_BYTES = {size}\n")
+        before = read_again()
+        pool.reconfig()
+        poll(lambda: read_again() > before, "the configuration being read")
+
+    def read_again() -> int:
+        return pool.log("ImageCacheLog").count("configuration read again")
+
+    leave_free("900 TB")
+    try:
+        yield
+    finally:
+        leave_free("10 MB")
+
+
+def is_healthy(pool: Pool) -> bool:
+    """Whether an execution point says that it takes container jobs."""
+    said = run_as(None, ["condor_image_cache", "status", "--json"], env=pool.environment, check=False).stdout
+    return bool(json.loads(said)["healthy"])
+
+
 HIDDEN: Final = """
 import os, sys
 from cache_manager import processes
 from cache_manager.askers import Askers
 from cache_manager.processes import Peer
 assert not processes.is_visible(1), "/proc hides nothing"
-why = Askers("/pool/hidden").why_not
+why = Askers({"EXECUTE": "/pool/hidden"}).why_not
 print(json.dumps([why(Peer(int(sys.argv[1]), 1000), place) for place in sys.argv[2:]]))
 """
 

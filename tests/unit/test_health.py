@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cache_manager.health import EP_FAULTS, WINDOW_S, Failure, Health
+from cache_manager.health import EP_FAULTS, WINDOW_S, Failure, Health, counts_for
 from cache_manager.status import HookStatus
 
 FULL = HookStatus.DISK_FULL
@@ -39,6 +39,20 @@ def test_distinct_images_of_distinct_owners_close_an_ep(
 ) -> None:
     """One broken image, or one user with broken jobs, never does."""
     assert bool(health_after(*failures).trouble(2.0)) is closed
+
+
+@pytest.mark.parametrize(
+    ("shared", "uids", "closed"),
+    [((), (1000, 1000), False), ((), (1000, 1001), True), ((65534,), (65534, 65534), True), ((0,), (0, 0), True)],
+    ids=["one user of two names", "two users", "whose users have no account here", "as HTCondor says"],
+)
+def test_who_failed_is_the_kernels_word_where_a_uid_is_one_user(
+    shared: tuple[int, ...], uids: tuple[int, int], *, closed: bool
+) -> None:
+    """A job may say any name of itself."""
+    joe, amy = (counts_for(uid, name, shared) for uid, name in zip(uids, ("joe", "amy"), strict=True))
+    one = health_after((0.0, "a", joe), (1.0, "b", amy), (2.0, "c", joe))
+    assert bool(one.trouble(2.0)) is closed
 
 
 def test_the_reason_names_status_and_image() -> None:
