@@ -160,7 +160,8 @@ class Cache:
         on_disk = {lease.holder: lease for lease in found}
         for holder, lease in list(self.leases.items()):
             there = on_disk[holder].keys if holder in on_disk else frozenset()
-            keys = (lease.keys | there) & (self.entries.keys() | self.quarantined.keys())
+            kept = {one.entry_key for one in self.quarantined.values()}
+            keys = (lease.keys | there) & (self.entries.keys() | kept)
             if not keys:
                 self.release(holder)
                 on_disk.pop(holder, None)
@@ -531,7 +532,7 @@ class Cache:
         log.error("quarantined %s (%s): %s", entry.name, key, why)
         self.counters.quarantined += 1
         try:
-            place = self.store.quarantine(entry, why, self._clock())
+            place = self.store.quarantine(entry, self._name_in_quarantine(key), why, self._clock())
         except FileNotFoundError:
             if self.store.is_there():  # else all may come back, as a file system that is mounted again
                 self._forget(key)
@@ -540,15 +541,22 @@ class Cache:
             self._seen.pop(key, None)
         else:
             self._forget(key)
-            self.quarantined[key] = place
+            self.quarantined[place.key] = place
+
+    def _name_in_quarantine(self, key: str) -> str:
+        """Return a key's name there: what a job may still run from is not replaced by what came after it."""
+        if key not in self.in_use:
+            return key
+        names = (key, *(f"{key}.{number}" for number in range(2, len(self.quarantined) + 3)))
+        return next(name for name in names if name not in self.quarantined)
 
     def empty_quarantine(self, keys: Iterable[str] | None = None) -> bool:
         """Give up what is in quarantine, or these of it, but never what a job still runs from; whether anything went.
 
         Files that were only renamed stay good for those who have them open; a tree that is removed does not.
         """
-        wanted = set(self.quarantined if keys is None else keys) - self.in_use
-        gone = [key for key in list(self.quarantined) if key in wanted]
+        in_use, wanted = self.in_use, self.quarantined if keys is None else set(keys)
+        gone = [key for key, one in self.quarantined.items() if key in wanted and one.entry_key not in in_use]
         for key in gone:
             trashed = self.store.release_quarantine(key)
             del self.quarantined[key]

@@ -90,7 +90,7 @@ def plan(found: Found, wishes: Wishes, settings: Settings, now: float) -> Cleanu
     items += [
         Item(Kind.QUARANTINE, (one.key,), one.name, one.size_bytes, one.inodes, one.why)
         for one in sorted(found.quarantine, key=lambda one: one.key)
-        if one.key not in found.in_use
+        if one.entry_key not in found.in_use
     ]
     # what lies in staging and elsewhere is counted by nobody: only quarantine and images lower the use
     usage = _less(found.usage, [one for one in items if one.kind is Kind.QUARANTINE])

@@ -25,7 +25,10 @@ class FoundEntry:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """What was taken out of use and is kept to be looked at: what it takes on disk, why and when."""
+    """What was taken out of use and is kept to be looked at: what it takes on disk, why and when.
+
+    `key` is its entry's; of a second one, while a job still runs from the first, it is that with a number (`.2`).
+    """
 
     key: str
     name: str
@@ -33,6 +36,11 @@ class Quarantined:
     inodes: int
     why: str
     since: float
+
+    @property
+    def entry_key(self) -> str:
+        """The key that leases name."""
+        return ".".join(self.key.split(".", 2)[:2])
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,10 +90,11 @@ def _quarantined(place: Path) -> Quarantined:
         text = _read(place / RECORD)
         entry, values = CacheEntry.from_json(text, 0.0), read_object(text)
         since = values.get("quarantined_at")
-        if entry.key == place.name:
-            why = str(values.get("why", "")) or "unknown"
-            at = float(since) if isinstance(since, (int, float)) else 0.0
-            return Quarantined(entry.key, entry.shown, entry.disk_bytes, entry.inodes, why, at)
+        why = str(values.get("why", "")) or "unknown"
+        at = float(since) if isinstance(since, (int, float)) else 0.0
+        one = Quarantined(place.name, entry.shown, entry.disk_bytes, entry.inodes, why, at)
+        if one.entry_key == entry.key:
+            return one
     except (OSError, ValueError):
         pass
     try:

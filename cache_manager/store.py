@@ -197,15 +197,15 @@ class Store:
         """Take an entry out of sight and return its place in the trash, to be removed by `remove`."""
         return removal.set_aside(Path(self.layout.entries) / key, Path(self.layout.trash))
 
-    def quarantine(self, entry: CacheEntry, why: str, now: float) -> Quarantined:
-        """Take a bad entry out of use and keep it to be looked at; its record then says why, and since when."""
-        place = Path(self.layout.quarantine) / entry.key
+    def quarantine(self, entry: CacheEntry, key: str, why: str, now: float) -> Quarantined:
+        """Take a bad entry out of use and keep it as `key`; its record then says why, and since when."""
+        place = Path(self.layout.quarantine) / key
         self.discard(place)
         (Path(self.layout.entries) / entry.key).rename(place)
         record = json.loads(entry.to_json()) | {"quarantined_at": now, "why": why[:1000]}
         with suppress(OSError):  # it is out of use all the same
             self._replace(place / RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
-        return Quarantined(entry.key, entry.shown, entry.disk_bytes, entry.inodes, why, now)
+        return Quarantined(key, entry.shown, entry.disk_bytes, entry.inodes, why, now)
 
     def release_quarantine(self, key: str) -> Path | None:
         """Give up what is in quarantine under this key; its place in the trash is removed by `remove`."""

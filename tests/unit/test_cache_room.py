@@ -278,6 +278,33 @@ def test_what_is_in_quarantine_counts_and_goes_before_any_good_image(tmp_path: P
     run(tmp_path / "cache", test, **CAPPED)
 
 
+def test_a_second_quarantine_takes_nothing_from_the_jobs_of_the_first(tmp_path: Path) -> None:
+    """A directory that is removed breaks the job that runs in it; both count, and outlive a restart."""
+
+    def test(bench: Bench) -> None:
+        places = [bench.store.root / "quarantine" / f"{key_of('bad')}{end}" for end in ("", ".2", ".3")]
+        with child() as (holder, _):
+            for place in places:
+                bench.put("bad", 20 * UNIT)
+                bench.cache.acquire(key_of("bad"), holder, 1000.0)
+                bench.cache.quarantine(key_of("bad"), "does not start")
+                assert (place / "image").exists()
+            assert used(bench) == 60
+            bench.cache.load()
+            assert (used(bench), len(bench.cache.quarantined)) == (60, 3)
+            assert not bench.cache.empty_quarantine()
+            bench.cache.release(holder)
+        assert bench.cache.empty_quarantine([places[1].name])
+        assert [place.exists() for place in places] == [True, False, True]
+        bench.put("bad", 20 * UNIT)
+        bench.cache.quarantine(key_of("bad"), "does not start")  # in place of the first
+        assert used(bench) == 40
+        assert bench.cache.empty_quarantine()
+        assert not any(place.exists() for place in places)
+
+    run(tmp_path / "cache", test, **CAPPED)
+
+
 @pytest.mark.parametrize(
     ("put", "now", "left"),
     [("abc", 5000.0, "abc"), ("abcd", 5000.0, "bcd"), ("abcd", 1100.0, "abcd"), ("abcd", 1121.0, "bcd")],
