@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 ATTRIBUTE: Final = "system.posix_acl_access"
+INHERITED: Final = "system.posix_acl_default"
 _VERSION: Final = struct.pack("<I", 2)
 _ENTRY: Final = struct.Struct("<HHI")
 _OWNER, _USER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
@@ -44,12 +45,13 @@ def admit(directory: Path, uids: Iterable[int]) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Take a directory's list away: its mode alone counts. Raises OSError."""
-    try:
-        os.removexattr(directory, ATTRIBUTE, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NONE:
-            raise
+    """Take a directory's lists away, also the one for what is made in it: its mode alone counts. Raises OSError."""
+    for name in (ATTRIBUTE, INHERITED):
+        try:
+            os.removexattr(directory, name, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NONE:
+                raise
 
 
 def works_on(directory: Path) -> bool:

@@ -135,6 +135,7 @@ class Store:
         """Open a place for an image that comes in."""
         directory = self._staging_dir(nonce)
         directory.mkdir(mode=0o700)
+        acl.remove(directory)  # of the root's parent, perhaps: who is on it would count as admitted
         staging = self._stagings[nonce] = Staging(directory, grow)
         return staging
 

@@ -10,6 +10,7 @@ memory to take: the runtime starts it with its own 512 MiB of buffers, which fai
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -53,6 +54,8 @@ _BUFFER_MEBIBYTES: Final = (16, 256)
 _VERSION = re.compile(r"version (\d+)\.(\d+)")
 _TRUSTED: Final = (4, 5)
 """Older ones could be made to write outside of their target (CVE-2021-41072), and know not all options."""
+
+CAPABILITY: Final = "security.capability"
 
 _WORK, _UNPACKED = "work", "unpacked"
 
@@ -170,7 +173,8 @@ def _failed(name: str, program: str, status: int | None, said: str, seconds: flo
 def tidy(top: Path) -> None:
     """Make a tree ours alone to change and everybody's to read, without set-uid bits and devices. Follows no link.
 
-    Directories become 755, files 755 or 644: what others may write would be written by jobs, in every other's image.
+    Directories become 755, files 755 or 644: what others may write would be written by jobs, in every other's image. No
+    extended attribute stays: a capability is as good as a set-uid bit, an access control list lets others write.
     """
     owner = os.geteuid(), os.getegid()
     _tidy_one(str(top), os.lstat(top), owner)
@@ -192,7 +196,24 @@ def _tidy_one(path: str, found: os.stat_result, owner: tuple[int, int]) -> None:
     if found.st_uid != owner[0]:
         os.chown(path, *owner, follow_symlinks=False)
     if stat.S_ISLNK(mode):
-        return
+        return  # no user may attach anything to a link
     wanted = 0o755 if stat.S_ISDIR(mode) or mode & 0o111 else 0o644
     if stat.S_IMODE(mode) != wanted:
         os.chmod(path, wanted)  # noqa: PTH101 - many files, few objects
+    _drop_attributes(path)  # which only who may write to it can do
+
+
+def _drop_attributes(path: str) -> None:
+    """Remove what is attached to a file. Raises OSError, but for what the kernel's own modules keep there."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return
+        raise
+    for name in names:
+        try:
+            os.removexattr(path, name, follow_symlinks=False)
+        except OSError:
+            if not name.startswith("security.") or name == CAPABILITY:
+                raise

@@ -15,6 +15,7 @@ from cache_manager.condorconfig import Installation, render
 ROOT: Final = Path(__file__).resolve().parents[1]
 README: Final = ROOT / "README.md"
 COUNTED: Final = ROOT / "docs" / "reliability.json"
+FUZZED: Final = ROOT / "docs" / "fuzz.json"
 DROP_IN: Final = ROOT / "condor_config.d" / "50-image-cache.conf"
 PILOT: Final = ROOT / "condor_config.d" / "50-image-cache-pilot.conf"
 
@@ -33,12 +34,15 @@ CANONICAL: Final = Installation(
 def reliability() -> str:
     """Return what the last `make bench` counted."""
     found = json.loads(COUNTED.read_text(encoding="ascii"))
+    fuzzed = json.loads(FUZZED.read_text(encoding="ascii"))
     return (
         "| what was done to it | how often | lost, partial, or counted wrong |\n|---|---|---|\n"
         f"| `kill -9` of the manager under load | {found['kills']:,} | nothing: {found['jobs']:,} waiting or running"
         " jobs kept or got their images |\n"
         "| a start on what a crash, a half-written file or a power loss leaves, at each file operation |"
         f" {found['moments']:,} | nothing |\n"
+        f"| inputs that a fuzzer made for {fuzzed['parsers']} parsers of what others send, in {fuzzed['seconds']:,} s |"
+        f" {fuzzed['inputs']:,} | nothing: no crash, no hang, no growth |\n"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from cache_manager.unpacker import tidy
 from tests.pool.hostile_images import PLACE, USERS, emptied, squashfs, unpacked
 from tests.pool.processes import run_as
 
@@ -149,6 +150,61 @@ def test_a_superblock_that_lies_costs_its_job_alone(name: str, at: int, what: by
     assert found.is_contained()
 
 
+EVERYBODY: Final = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, 7, uid)
+    for tag, uid in ((1, 2**32 - 1), (2, 1000), (4, 2**32 - 1), (16, 2**32 - 1), (32, 2**32 - 1))
+)
+"""A list that lets joe, and everybody, do everything."""
+
+CAPABILITIES: Final = struct.pack("<IIIII", 0x02000001, 2**32 - 1, 0, 2**8 - 1, 0)
+"""All that there are, effective at once."""
+
+
+def attach(path: Path) -> None:
+    """Attach to a file or directory whatever can be attached."""
+    os.setxattr(path, "trusted.overlay.opaque", b"y")
+    os.setxattr(path, "user.note", b"x")
+    os.setxattr(path, "system.posix_acl_access", EVERYBODY)
+    if path.is_dir():
+        os.setxattr(path, "system.posix_acl_default", EVERYBODY)
+    else:
+        os.setxattr(path, "security.capability", CAPABILITIES)
+
+
+def attached(top: Path) -> dict[str, list[str]]:
+    """Return what is attached to anything in a tree."""
+    found = {str(path): os.listxattr(path, follow_symlinks=False) for path in (top, *top.rglob("*"))}
+    return {path: names for path, names in found.items() if names}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_no_capability_list_or_other_attribute_comes_with_an_image(user: str | None) -> None:
+    """A program with capabilities would be root's to whoever runs it outside of a container."""
+    with emptied(PLACE / "source") as top:
+        (top / "bin").mkdir()
+        (top / "bin" / "su").write_text("x")
+        attach(top / "bin" / "su")
+        attach(top / "bin")
+        assert len(attached(top)) == 2
+        data = squashfs(top, "-xattrs")
+    found = unpacked(user, data)
+    assert found.first["status"] == 0, found.report
+    assert found.is_contained()
+    assert (found.image / "bin" / "su").exists()
+    assert attached(found.image.parent) == {}
+
+
+def test_what_a_container_runtime_attached_is_taken_away() -> None:
+    """It keeps what it may keep: as root all of it."""
+    with emptied(PLACE / "source") as top:
+        (top / "su").write_text("x")
+        (top / "directory").mkdir()
+        for path in (top / "su", top / "directory"):
+            attach(path)
+        tidy(top)
+        assert attached(top) == {}
+
+
 def strange_tree(top: Path) -> tuple[str, ...]:
     """Make everything that an image may hold and we do not want, and return the pseudo files."""
     (top / "bin").mkdir()
@@ -172,6 +228,8 @@ def strange_tree(top: Path) -> tuple[str, ...]:
     Path(os.fsdecode(bytes(top) + b"/not\xffutf8")).write_text("x")
     (top / ("n" * 255)).write_text("x")
     os.chown(top / "bin", 12345, 12345)
+    attach(top / "bin" / "su")
+    attach(top / "open")
     return ("null c 666 0 0 1 3", "disk b 666 0 0 8 0")
 
 

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_manager import scan
+from cache_manager import acl, scan
 from cache_manager.entry import CacheEntry
 from cache_manager.layout import CacheLayout
 from cache_manager.sif import HEADER_BYTES
@@ -299,6 +300,23 @@ def test_leases_and_objects_are_replaced_whole(store: Store) -> None:
     store.remove_lease("7-99.json")
     store.remove_lease("7-99.json")
     assert everything_under(store.root) == {"objects/a.json"}
+
+
+def test_who_is_on_the_list_of_a_directory_above_is_not_admitted(tmp_path: Path) -> None:
+    """An admin's list for all that is made there is not a list of who showed that an image is theirs."""
+    acl.admit(tmp_path, [1000, 1001])
+    os.setxattr(tmp_path, acl.INHERITED, os.getxattr(tmp_path, acl.ATTRIBUTE))
+    store = Store(CacheLayout(PurePosixPath(tmp_path / "cache")))
+    store.prepare()
+    staging = store.stage("1-a", grants_all)
+    staging.write(b"image")
+    staging.finish()
+    closed = store.commit(staging, lambda *_: replace(entry("a", size=5), closed=True))
+    assert store.readers(closed.key) == frozenset()
+    store.admit(closed.key, 1002)
+    assert store.readers(closed.key) == {1002}
+    directory = Path(store.layout.entries) / closed.key
+    assert acl.INHERITED not in os.listxattr(directory)
 
 
 def test_the_last_use_is_found_again(store: Store) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from pathlib import Path
 
 import pytest
 
-from cache_manager import probe
+from cache_manager import acl, probe
 from cache_manager.runtime import Runtime
 from cache_manager.staging import Staging
 from cache_manager.status import HookStatus, StatusError
@@ -128,6 +129,33 @@ def test_the_first_reservation_knows_the_file_system(tmp_path: Path) -> None:
     with pytest.raises(StatusError, match="no room"):
         unpack(tmp_path, BUILDS, room, probe.sif("x86_64"))
     assert room.asked[-1][1] >= len(probe.DIRECTORIES) + 2
+
+
+def test_nothing_stays_attached_to_files(tmp_path: Path) -> None:
+    """Users' own attributes, and lists that let others write or read what comes later."""
+    top = tmp_path / "image"
+    (top / "directory").mkdir(parents=True)
+    (top / "file").touch()
+    (top / "closed").touch()
+    (top / "link").symlink_to("file")
+    lets_write = [
+        (0x01, 7, 2**32 - 1),
+        (0x02, 7, 1000),
+        (0x04, 7, 2**32 - 1),
+        (0x10, 7, 2**32 - 1),
+        (0x20, 7, 2**32 - 1),
+    ]
+    listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row) for row in lets_write)
+    for path in (top, top / "directory", top / "file", top / "closed"):
+        os.setxattr(path, acl.ATTRIBUTE, listed)
+    os.setxattr(top / "directory", acl.INHERITED, listed)
+    for path in (top / "file", top / "closed", top / "directory"):
+        os.setxattr(path, "user.note", b"x")
+    (top / "closed").chmod(0)
+    tidy(top)
+    for path in (top, *top.rglob("*")):
+        assert [name for name in os.listxattr(path) if not name.startswith("security.")] == [], path
+        assert stat.S_IMODE(path.stat().st_mode) in {0o755, 0o644}
 
 
 def test_modes_are_made_right(tmp_path: Path) -> None:
