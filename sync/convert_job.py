@@ -1,8 +1,11 @@
-"""A conversion as a process: `python -m sync.convert_job REQUEST DIRECTORY BLOBS`.
+"""A conversion as a process.
 
-REQUEST is a file, or `-` for the first line of stdin, whose end then is that of whoever started this: it takes the
-process along. Prints a line of JSON for each step, and the result as the last one. The exit status is 0 if there is a
-result that trying again does not change, 75 if trying again may help.
+`python -m sync.convert_job - DIRECTORY BLOBS` reads the request from the first line of stdin; the end of stdin is that
+of whoever started this, and takes the process along. `python -m sync.convert_job FILE` is a job: it works in its own
+directory, and leaves `image.sif` there, empty if there is none.
+
+Each step is printed as a line of JSON, and the result as the last one. The exit status is 0 if there is a result that
+trying again does not change, 75 if trying again may help.
 """
 
 from __future__ import annotations
@@ -17,23 +20,34 @@ from typing import Final
 
 from sync.convert import Place, convert
 from sync.request import Request, result_to_json
-from sync.values import Failure
+from sync.values import Converted, Failure
 
 EXIT_TRANSIENT: Final = 75
+IMAGE: Final = "image.sif"
+"""What a job leaves."""
 
 
 def main(argv: list[str]) -> int:
     """Convert; return the exit status."""
-    where, directory, blobs = argv
-    if where == "-":
+    if argv[0] == "-":
         text = sys.stdin.readline()
         threading.Thread(target=_end_with_stdin, daemon=True).start()
+        result = convert(Request.from_json(text), Place(Path(argv[1]), Path(argv[2])), _report)
     else:
-        text = Path(where).read_text(encoding="utf-8")
-    request = Request.from_json(text)
-    result = convert(request, Place(Path(directory), Path(blobs)), _report)
+        result = _job(Request.from_json(Path(argv[0]).read_text(encoding="utf-8")))
     _print(result_to_json(result))
     return EXIT_TRANSIENT if isinstance(result, Failure) and result.transient else 0
+
+
+def _job(request: Request) -> Converted | Failure:
+    image = Path(IMAGE)
+    image.touch()  # first of all: HTCondor holds a job that lacks what it is to bring back
+    if request.access.credentials_file:
+        Path(request.access.credentials_file).chmod(0o600)  # the file transfer does not keep modes
+    result = convert(request, Place(Path("converted"), Path("blobs")), _report)
+    if isinstance(result, Converted):
+        Path(result.sif_path).replace(image)
+    return result
 
 
 def _report(what: str) -> None:

@@ -205,6 +205,10 @@ SYNC_EDGES: Final = {
     "changed",
     "engine.order",
     "engine.local",
+    "engine.dag",
+    "engine.htcondor",
+    "readback",
+    "unsquash",
     "blobs",
     "handle",
     "layers",
@@ -299,6 +303,7 @@ SYNC_STARTS_PROCESSES: Final = {
     "changed",
 }
 SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "engine.local"}
+SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "unsquash", "engine.local", "engine.htcondor"}
 
 STARTS_PROCESSES: Final = {
     "helper",

@@ -26,3 +26,8 @@ class Engine(Protocol):
         what has not ended; nothing of that stays. Raises EngineError where the engine itself does not work.
         """
         ...
+
+
+def directory_name(request: Request) -> str:
+    """Return the name of an image's directory in the work directory: no two requests of a run have the same digest."""
+    return f"{request.variant.digest.removeprefix('sha256:')}-{request.variant.arch}"

@@ -18,7 +18,7 @@ from typing import Final
 
 from sync.blobs import BlobStore
 from sync.engine import order
-from sync.engine.base import Report
+from sync.engine.base import Report, directory_name
 from sync.request import Request, RequestError, result_from_json
 from sync.values import Converted, Failure
 
@@ -98,7 +98,7 @@ class _Run:
         """Take one request after another."""
         try:
             while (request := self._next()) is not None:
-                result = self._convert(request, images / _directory(request), store)
+                result = self._convert(request, images / directory_name(request), store)
                 with self._lock:
                     done = self._needed.done(request)
                 for digest in done:
@@ -169,11 +169,6 @@ class _Run:
         except RequestError:
             how = f"by signal {-status}" if status < 0 else f"with status {status}"
             return request.failure(f"the conversion ended {how}: {said.strip() or 'said nothing'}", transient=True)
-
-
-def _directory(request: Request) -> str:
-    """Return a name for an image's directory: that of its digest, as two names may have one, and its architecture."""
-    return f"{request.variant.digest.removeprefix('sha256:')}-{request.variant.arch}"
 
 
 def _step(line: str) -> str:
