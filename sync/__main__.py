@@ -12,7 +12,10 @@ from sync.commands.common import CommandError
 
 COMMANDS: Final = {
     "plan": "show what a run would do, and why, without doing it",
+    "run": "resolve, convert, publish, retire",
     "verify": "check a list, or what a pull request changes in it",
+    "status": "show each image: published, queued or failing, since when and why",
+    "cleanup": "remove what nothing leads to any more, after its grace period",
 }
 
 

@@ -20,6 +20,7 @@ _OTHER_NAMES: Final = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
 _FQRN = re.compile(r"[a-z0-9][a-z0-9-]*(?:\.[a-z0-9][a-z0-9-]*)+")
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
+_SHOWN_URL = re.compile(r"[a-z][a-z0-9+.-]*:///?[\x21-\x7e]+")
 _ZSTD = re.compile(r"zstd(?:-([0-9]{1,2}))?")
 _ZSTD_LEVELS: Final = range(1, 20)
 _ZSTD_DEFAULT: Final = 3
@@ -92,6 +93,14 @@ def url(value: object) -> str:
         raise ValueError(f"is no http(s) URL: {shown!r}")
     if parts.username is not None or parts.query:
         raise ValueError(f"holds what may be a credential: {shown!r}; those are in files")
+    return text.rstrip("/")
+
+
+def public_url(value: object) -> str:
+    """Read a URL of any scheme, which is only shown."""
+    text = _text(value)
+    if text and (not _SHOWN_URL.fullmatch(text) or without_secrets(text) != text):
+        raise ValueError(f"is no URL without credentials: {printable(without_secrets(text))!r}")
     return text.rstrip("/")
 
 

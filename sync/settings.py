@@ -46,6 +46,12 @@ class Settings:
     cvmfs_directory: str = _option(
         "cvmfs.directory", "", options.path, "instead of a repository: a plain directory of the same layout"
     )
+    cvmfs_mount: str = _option(
+        "cvmfs.mount",
+        "",
+        options.path,
+        "where readers see cvmfs.directory, e.g. `/cvmfs/images.example.org`: links name it; default: where it is",
+    )
     sif_directory: str = _option(
         "sif.directory", "", options.path, "directory that gets the SIFs, e.g. what an OSDF origin exports"
     )
@@ -62,8 +68,14 @@ class Settings:
         "sif.command",
         "",
         options.words,
-        "instead of a directory: a command, run once for each file with `put FILE NAME`, `get NAME FILE`,"
-        " or `delete NAME` behind it",
+        "instead of a directory: a command, run once for each file, `{source}` in its words is the file here and"
+        " `{destination}` its path below the tree; with `{action}` (`put`, `delete`) it also removes what is old",
+    )
+    sif_public_url: str = _option(
+        "sif.public_url",
+        "",
+        options.public_url,
+        "where readers find the SIFs, e.g. `osdf:///ospool/images/v2`, for the status page; default: where they go",
     )
     architectures: tuple[str, ...] = _option(
         "architectures",
@@ -128,7 +140,7 @@ class Settings:
         "work_directory",
         "/var/lib/condor_image_sync/work",
         options.path,
-        "where images are converted; emptied at each start",
+        "where images are converted; at each start all goes but what was converted and not published yet",
     )
 
     @classmethod

@@ -89,10 +89,28 @@ def unlinked(catalog: Catalog, name: str, now: float) -> Catalog:
 def removed(catalog: Catalog, name: str, version: Version, form: Form) -> Catalog:
     """Take away one form of a version; the version goes with its last form, a retired image with its last version."""
     image = catalog.get(name)
-    less = replace(version, sandbox="") if form is Form.SANDBOX else replace(version, has_sif=False)
-    versions = tuple(less if (one.arch, one.version) == (less.arch, less.version) else one for one in image.versions)
+    key = version.arch, version.version  # `version` may be of before its other form went
+    versions = tuple(_less(one, form) if (one.arch, one.version) == key else one for one in image.versions)
     image = replace(image, versions=tuple(one for one in versions if one.is_there))
     return _without_the_empty(catalog.with_image(image), name)
+
+
+def without_shared(catalog: Catalog, before: float) -> Catalog:
+    """Forget that versions had a sandbox which another name leads to: those that were superseded before a moment.
+
+    Nothing is removed for them, and without their SIF nothing else is left of them.
+    """
+    kept = {one.sandbox for image in catalog.images.values() for one in image.current.values()}
+    for image in catalog.images.values():
+        for one in image.versions:
+            is_old = 0 < one.superseded_at <= before and not one.has_sif
+            if is_old and one.sandbox in kept and (image.unlinked_at or one.arch in image.current):
+                catalog = removed(catalog, image.name, one, Form.SANDBOX)
+    return catalog
+
+
+def _less(version: Version, form: Form) -> Version:
+    return replace(version, sandbox="") if form is Form.SANDBOX else replace(version, has_sif=False)
 
 
 def _well(image: Image) -> Image:

@@ -183,6 +183,10 @@ SYNC_PURE: Final = {
     "model",
     "imageconfig",
     "singularity",
+    "events",
+    "foreign",
+    "manifest",
+    "view",
 }
 SYNC_EDGES: Final = {
     "engine",
@@ -195,6 +199,14 @@ SYNC_EDGES: Final = {
     "files",
     "treecopy",
     "lock",
+    "memory",
+    "ledger",
+    "page",
+    "pending",
+    "publisher",
+    "retirement",
+    "run",
+    "opening",
     "targets.base",
     "targets.sandboxes",
     "targets.directory",
@@ -224,6 +236,10 @@ SYNC_TOOLS: Final = {
     "commands.common",
     "commands.plan",
     "commands.verify",
+    "commands.run",
+    "commands.status",
+    "commands.cleanup",
+    "commands.progress",
 }
 SYNC_LAYERS: Final = (SYNC_PURE, SYNC_EDGES, SYNC_TOOLS)
 SYNC_MAY_IMPORT: Final = {
@@ -290,12 +306,14 @@ THIRD_PARTY: Final = {
 
 SYNC_THIRD_PARTY: Final[dict[str, set[str]]] = {
     "yaml": {"settings", "imagelist_yaml"},
-    "rich": {"commands.common"},
+    "rich": {"commands.common", "commands.progress"},
     "requests": {"survey", "targets.dav"},
     "filelock": {"lock"},
     "crc32c": {"targets.dav"},
     "isal": {"layers"},
     "zstandard": {"layers"},
+    "jinja2": {"page"},
+    "markupsafe": {"page"},
 }
 SYNC_STARTS_PROCESSES: Final = {
     "targets.cvmfs",

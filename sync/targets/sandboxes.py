@@ -92,6 +92,8 @@ class Sandboxes:
     def remove(self, place: str) -> None:
         """Remove an image. Killed on the way, it is gone nevertheless, and its rest goes at the next start."""
         path = self.root / place
+        if not path.is_dir():  # names of one digest shared it
+            return
         hidden = files.temporary(self.root / IMAGES / "any")
         path.rename(hidden)
         files.sync_directory(path.parent)
@@ -164,7 +166,7 @@ def _moved(source: Path, target: Path) -> bool:
 
 def _directories_below(root: Path) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
     """Yield the directories of a repository and what is in them; images are not looked into."""
-    waiting = [root]
+    waiting = [root] if root.is_dir() else []
     while waiting:
         here = waiting.pop()
         with os.scandir(here) as found:

@@ -55,7 +55,11 @@ class SifTree:
         file = f"{version}.sif"
         self.store.add(f"{where}/{file}", Path(one.sif_path), one.sha256)
         self.store.replace(f"{where}/{manifest_file(file)}", manifest)
-        self.store.replace(f"{where}/{LATEST}", f"{file}\n".encode())
+        self.point(one.variant.arch, one.name, version)
+
+    def point(self, arch: str, name: str, version: str) -> None:
+        """Make a version that is there the current one."""
+        self.store.replace(f"{_directory(arch, name)}/{LATEST}", f"{version}.sif\n".encode())
 
     def publish_catalog(self, text: bytes) -> None:
         """Put the tree's table of contents in place."""

@@ -16,9 +16,11 @@ from sync.targets.directory import SandboxDirectory, SifDirectory
 from sync.targets.sandboxes import Sandboxes
 from sync.targets.siftree import SifTree
 from sync.values import Converted
+from tests.unit import publisher_site
 from tests.unit.crash import Moment, Recorder, restore
 from tests.unit.model import FAST
 from tests.unit.publications import converted, is_image
+from tests.unit.publisher_site import DAY
 
 TEXTS: Final = ("old", "new", "other")
 LINKED: Final = "/cvmfs/images.example.org"
@@ -162,3 +164,56 @@ def judge_sif(moment: Moment, pointer: Path, where: str) -> None:
     assert manifest["size"] == sif.stat().st_size, where
     wanted = moment.must(manifest["name"])
     assert not wanted or texts[0] in wanted, f"{where}: {pointer} leads to what was before"
+
+
+def runs(site: publisher_site.Site) -> None:
+    """Publish three names of two images, retag one, and let one go."""
+    site.has(a="old", b="other", c="other")
+    site.run()
+    site.now += 3 * DAY
+    site.has(a="new", b="other")
+    site.run()
+    site.now += 20 * DAY
+    site.run()
+
+
+def test_a_run_that_is_killed_at_any_moment_is_gone_on_with(place: Path) -> None:
+    """Readers never see a part, and the next run ends where an undisturbed one does; nothing else is left."""
+    recorder = Recorder(place / "site")
+    site = publisher_site.Site(place / "site")
+    with recorder.watch():
+        runs(site)
+    ended = look(site)
+    moments = 0
+    for number, moment in enumerate(recorder.all_moments()):
+        one = publisher_site.Site(place / str(number))
+        restore(moment, one.directory)
+        reader = Site(one.directory, place, may_move=False)
+        judge(moment, reader)
+        one.has(a="new", b="other")
+        one.now = site.now
+        outcome = one.run()
+        assert outcome.is_good, (moment.before, outcome)
+        one.now += 30 * DAY
+        assert one.run().is_good
+        judge(moment, reader)
+        assert look(one) == ended, moment.before
+        shutil.rmtree(one.directory)
+        moments += 1
+    assert moments > 200
+
+
+def look(site: publisher_site.Site) -> dict[str, object]:
+    """Return what matters in the end: what readers get, and what takes room."""
+    left = [path.name for path in site.directory.rglob("*") if path.name.startswith(".new-")]
+    return {
+        "sandboxes": {name: site.sandbox(name) for name in site.target.readable().links()},
+        "sifs": {name: site.sif(name) for name in ("ns/a:1", "ns/b:1", "ns/c:1")},
+        "images": len(site.target.readable().images()),
+        "files": sorted(path.parent.name for path in (site.directory / "v2").rglob("*.sif")),
+        "listed": sorted(site.shown().images),
+        "states": {image.state.value for image in site.shown().images.values()},
+        "work": [path.name for path in (site.directory / "work").rglob("*")],
+        "missing": site.target.readable().missing_since(),
+        "left": left,
+    }
