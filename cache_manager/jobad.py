@@ -178,8 +178,8 @@ def _brought_from(job: Ad, target: Ad, image: ImageReference | None) -> str:
     whole = job.string("ContainerImageFullPath", target)
     if whole or image is None or image.kind is not ReferenceKind.JOB_FILE:
         return whole
-    inputs = job.string("TransferInput", target).split(",")
-    urls = [one.strip() for one in inputs if "://" in one and one.strip().rpartition("/")[2] == image.path]
+    inputs = [one.strip() for one in job.string("TransferInput", target).split(",")]
+    urls = [one for one in inputs if "://" in one and one.partition("?")[0].rpartition("/")[2] == image.path]
     return urls[0] if len(urls) == 1 else ""
 
 

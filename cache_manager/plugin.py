@@ -84,7 +84,8 @@ def images_among(files: list[Ad], job: dict[str, str]) -> list[Ad]:
     The access point may have signed a URL for this one transfer (`s3`): such a one is not what the job names, names
     something new each time, and is left to the plug-in that it was made for.
     """
-    names = {job[name] for name in NAMES if job.get(name) and "/" not in job[name]}
+    said = (job.get(name, "").partition("?")[0] for name in NAMES)  # HTCondor gives a file no query in its name
+    names = {name for name in said if name and "/" not in name}
     whole = job.get(FULL_NAME, "")
     found = []
     for raw, ad in files:

@@ -50,7 +50,7 @@ def read_map(text: str) -> dict[str, str]:
 
 
 def read_site(environment: Mapping[str, str]) -> Site:
-    """Ask HTCondor's own tool (20 ms; its Python module takes 120). What cannot be read is empty."""
+    """Ask HTCondor's own tool (20 ms), or else its Python module (200). What cannot be read is empty."""
     macro = BETWEEN.join(f"$({knob if ':' in knob else knob + ':'})" for knob in KNOBS)
     path = f"{environment.get('PATH', '')}:{_beside_starter()}:/usr/bin:/usr/local/bin"
     for directory in path.split(":"):
@@ -65,7 +65,18 @@ def read_site(environment: Mapping[str, str]) -> Site:
             words = done.stdout.rstrip("\n").split(BETWEEN)
             if done.returncode == 0 and len(words) == len(KNOBS):
                 return Site(*words)
-    return Site()
+    return _by_module()
+
+
+def _by_module() -> Site:
+    from cache_manager import configuration, settings  # noqa: PLC0415 - where HTCondor's tools are not
+
+    try:
+        knobs = configuration.read_knobs()
+    except configuration.ConfigurationError:
+        return Site()
+    names = [knob.partition(":")[0] for knob in KNOBS]
+    return Site(settings.socket_path(knobs), *(knobs.get(name, "") for name in names[1:]))
 
 
 def _beside_starter() -> str:

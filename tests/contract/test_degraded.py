@@ -44,7 +44,10 @@ CASES: Final = (
     Case("a container without an image", job_ad("WantContainer = true"), 410),
     Case("a published image", image_ad("/cvmfs/nowhere.example.org/x:1"), 410, DEGRADED),
     Case("a URL", image_ad("https://localhost/x.sif"), 410, DEGRADED),
-    Case("a file of the job", image_ad("job.sif"), 410, DEGRADED),
+    Case("a file of the job that did not come", image_ad("job.sif"), 410, DEGRADED),
+    Case("a file of the job", image_ad("mine.sif"), 0, DEGRADED, "sif @HERE@/execute/dir_1/scratch/mine.sif"),
+    Case("a file of the job that leads into the cache", image_ad("linked.sif"), 410, DEGRADED),
+    Case("a relative path with two dots", image_ad("../scratch/mine.sif"), 410, DEGRADED),
     Case("an expression", job_ad('SingularityImage = strcat("@HERE@", "/local/image")'), 410, DEGRADED),
     Case("a directory here", image_ad("@HERE@/local/image"), 0, DEGRADED, "sandbox @HERE@/local/image"),
     Case("a directory here, with a slash", image_ad("@HERE@/local/image/"), 0, DEGRADED, "sandbox @HERE@/local/image"),
@@ -94,6 +97,8 @@ def _fill(one: Site) -> None:
     os.mkfifo(local / "fifo")
     (local / "link").symlink_to("image.sif")
     write(one.root, {"entries/k/image": sif("cached")})
+    write(one.scratch, {"mine.sif": sif("mine")})
+    (one.scratch / "linked.sif").symlink_to(one.root / "entries" / "k" / "image")
     (local / "into_cache").symlink_to(one.root / "entries" / "k" / "image")
 
 

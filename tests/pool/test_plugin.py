@@ -10,8 +10,9 @@ from typing import Final
 import pytest
 
 from tests.pool.demo import BARE_KNOBS
-from tests.pool.harness import Pool, poll, wait_for
-from tests.pool.test_execution_point import lease_of, name_in_scratch
+from tests.pool.harness import Pool, poll, run_as, wait_for
+from tests.pool.processes import make_directory
+from tests.pool.test_execution_point import lease_of, leases, name_in_scratch
 from tests.pool.world import SIFS, World
 
 PLUGIN: Final = Path(__file__).with_name("http_plugin")
@@ -27,10 +28,9 @@ def site() -> Iterator[World]:
     """Serve images below the root, and a text."""
     with World(Path("/pool/by-url")) as world:
         www = world.directory / "www"
-        for name in ("web", "alma9"):
-            shutil.copyfile(SIFS / f"{name}.sif", www / f"{name}.sif")
+        for name, sif in (("web", "web"), ("alma9", "alma9"), ("private", "rocky9")):
+            shutil.copyfile(SIFS / f"{sif}.sif", www / f"{name}.sif")
         (www / "data.txt").write_text("data of the job\n")
-        (www / "page.sif").write_text("<html>no image</html>")
         script = world.directory / "look"
         script.write_text(LOOK)
         script.chmod(0o755)
@@ -116,6 +116,35 @@ def test_an_image_that_does_not_exist_holds_the_job_with_our_reason(pool: Pool, 
     assert job.hold is not None
     assert (job.hold.code, job.hold.subcode) == (13, 256)
     assert "image cache: 120: " in job.hold.reason
+
+
+def test_a_private_image_by_url_is_linked_for_who_may_have_it(pool: Pool, site: World) -> None:
+    """Another user's job that names it gets neither a link nor the image where the server refuses it to them."""
+    lines = by_url(site, "private.sif?sig=s3cr3t")
+    mine = pool.submit(lines, user="joe")[0]
+    mine.wait()
+    assert mine.stdout == "htc/rocky:9 SIF\n"
+    site.origin.fail("/private.sif", 403)
+    hers = pool.submit(lines, user="amy")[0]
+    hers.wait("held")
+    assert hers.hold is not None
+    assert "image cache: 130: " in hers.hold.reason
+    site.origin.restore()
+
+
+def test_the_plugin_of_a_process_that_is_in_no_job_gets_no_image_and_no_lease(pool: Pool, site: World) -> None:
+    """However it names the directories of one: what it gets is what the plug-in before ours may bring."""
+    place = make_directory(Path("/pool/dir_1/scratch"), "joe")
+    url = f"{site.origin.url}/web.sif"
+    (place / ".job.ad").write_text(f'ContainerImage = "web.sif"\nContainerImageFullPath = "{url}"\n')
+    (place / "in").write_text(f'[ Url = "{url}"; LocalFileName = "{place}/web.sif" ]')
+    env = pool.environment | {"_CONDOR_JOB_AD": str(place / ".job.ad")}
+    argv = ["/usr/bin/env", "-C", str(place), "image_cache_plugin", "-infile", "in", "-outfile", "out"]
+    run_as("joe", argv, env=env)
+    assert (place / "web.sif").is_file()
+    assert not (place / "web.sif").is_symlink()
+    assert "under no starter" in pool.log("ImageCacheLog")
+    assert not leases(pool)
 
 
 def test_without_a_manager_the_plugin_before_ours_brings_the_image(pool: Pool, site: World) -> None:
