@@ -278,22 +278,6 @@ _HTTP: Final = {
 }
 THIRD_PARTY: Final = {
     "classad2": {"ads"},
-    "requests": {
-        "web",
-        "registry.exchange",
-        "sources.asking",
-        "sources.exchange",
-        "sources.refusals",
-        "sources.stratum",
-    },
-    "urllib3": {
-        "web",
-        "registry.exchange",
-        "sources.asking",
-        "sources.exchange",
-        "sources.refusals",
-        "sources.stratum",
-    },
     "requests": _HTTP,
     "urllib3": _HTTP,
     "crc32c": {"sources.sums"},
@@ -319,9 +303,11 @@ SYNC_STARTS_PROCESSES: Final = {
     "targets.cvmfs",
     "targets.command",
     "changed",
+    "squash",
+    "unsquash",
+    "engine.local",
+    "engine.htcondor",
 }
-SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "engine.local"}
-SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "unsquash", "engine.local", "engine.htcondor"}
 
 STARTS_PROCESSES: Final = {
     "helper",
