@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import tempfile
 import time
@@ -22,6 +23,10 @@ from cache_manager.settings import Settings
 from cache_manager.sources import transport
 from cache_manager.sources.base import SourceError
 from cache_manager.sources.cvmfs import CHILD, Cvmfs
+from cache_manager.sources.discovery import Discovery
+from cache_manager.sources.federation import Federation, Federations
+from cache_manager.sources.federation_url import is_in_federation
+from cache_manager.sources.pelican_client import PROGRAM
 from cache_manager.sources.transport import Patience
 from cache_manager.text import human_bytes
 
@@ -274,9 +279,15 @@ def _cvmfs(one: Settings, _: dict[str, str]) -> Iterator[Check]:
 def _sources(one: Settings, _: dict[str, str]) -> Iterator[Check]:
     if not one.sif_sources:
         yield Check("SIF sources", Level.WARNING, "none", "set IMAGE_CACHE_SIF_SOURCES")
+    patience = Patience(one.min_rate_bytes, one.stall_timeout_s)
+    federation = Federation(one.federation, patience, Federations())
     for base in one.sif_sources:
+        url = f"{base.rstrip('/')}/catalog.json"
         try:
-            transport.read_small(f"{base.rstrip('/')}/catalog.json", Patience(one.min_rate_bytes, one.stall_timeout_s))
+            if is_in_federation(base):
+                federation.read(url)
+            else:
+                transport.read_small(url, patience)
         except SourceError as error:
             if isinstance(error.answer, (Absent, Denied)):  # it answers; trees of today have no catalog
                 yield Check("SIF source", Level.OK, f"{transport.shown(base)} answers, and has no catalog")
@@ -284,6 +295,24 @@ def _sources(one: Settings, _: dict[str, str]) -> Iterator[Check]:
                 yield Check("SIF source", Level.PROBLEM, error.answer.why, "look at the server and at the network")
         else:
             yield Check("SIF source", Level.OK, transport.shown(base))
+
+
+def _federation(one: Settings, _: dict[str, str]) -> Iterator[Check]:
+    if one.pelican == "client" and shutil.which(PROGRAM) is None:
+        words = f"IMAGE_CACHE_PELICAN = client, and there is no {PROGRAM!r} on PATH"
+        yield Check("data federation", Level.PROBLEM, words, "install it, or set the knob to native")
+        return
+    local = one.pelican.removeprefix("unix://") if one.pelican.startswith("unix://") else ""
+    if local and not Path(local).is_socket():
+        words = f"IMAGE_CACHE_PELICAN: no socket at {local}"
+        yield Check("data federation", Level.WARNING, words, "start the Pelican cache: the federation serves meanwhile")
+    try:
+        director = Discovery().director(one.federation)
+    except SourceError as error:
+        remedy = "look at the network and at IMAGE_CACHE_FEDERATION: osdf:// images come from nowhere else"
+        yield Check("data federation", Level.WARNING, error.answer.why, remedy)
+    else:
+        yield Check("data federation", Level.OK, f"{one.federation} has its director at {director.url}")
 
 
 _LOOKS: Final[tuple[Callable[[Settings, dict[str, str]], Iterator[Check]], ...]] = (
@@ -296,4 +325,5 @@ _LOOKS: Final[tuple[Callable[[Settings, dict[str, str]], Iterator[Check]], ...]]
     _root,
     _cvmfs,
     _sources,
+    _federation,
 )

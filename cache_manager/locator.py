@@ -26,6 +26,7 @@ from cache_manager.sources.base import Confirms, Source
 from cache_manager.sources.cvmfs import CHILD, Cvmfs
 from cache_manager.sources.federation import Federation, Federations
 from cache_manager.sources.federation_url import is_in_federation
+from cache_manager.sources.pelican_client import PelicanClient
 from cache_manager.sources.stratum import PublishedRevisions
 from cache_manager.sources.transport import Patience, shown
 from cache_manager.sources.tree import Tree
@@ -166,9 +167,13 @@ class Locator:
             return Url(patience)
         return self._repository(candidate.repository, settings)
 
-    def _federation(self, candidate: Candidate, settings: Settings) -> Federation:
-        patience = Patience(settings.min_rate_bytes, settings.stall_timeout_s)
-        return Federation(settings.federation, patience, self._federations, candidate.credential)
+    def _federation(self, candidate: Candidate, settings: Settings) -> Federation | PelicanClient:
+        patience, own = Patience(settings.min_rate_bytes, settings.stall_timeout_s), settings.federation
+        if settings.pelican == "client":
+            directory = str(self._cache.store.layout.runtime)
+            return PelicanClient(own, patience, directory, candidate.credential)
+        local = settings.pelican if settings.pelican.startswith("unix:") else ""
+        return Federation(own, patience, self._federations, candidate.credential, local)
 
     def _repository(self, name: str, settings: Settings) -> Cvmfs:
         known = name in settings.cvmfs_repositories

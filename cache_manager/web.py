@@ -169,7 +169,8 @@ class Watch:
                 one.shutdown(socket.SHUT_RDWR)
 
 
-def _seen(connection: socket.socket, *, by_proxy: bool) -> socket.socket:
+def watched(connection: socket.socket, *, by_proxy: bool) -> socket.socket:
+    """Show a new connection to the Watch of this thread, if it has one. Raises OSError."""
     watch: Watch | None = getattr(_here, "watch", None)
     if watch is not None:
         try:
@@ -212,15 +213,18 @@ class _Response(HTTPResponse):
             watch.trailers.update({name.lower(): value for name, value in found.items()})
 
 
-class _Connection(HTTPConnection):
+class WatchedConnection(HTTPConnection):
+    """A connection that a Watch sees."""
+
     response_class = _Response
 
     def _new_conn(self) -> socket.socket:
-        return _seen(super()._new_conn(), by_proxy=self.proxy is not None)
+        return watched(super()._new_conn(), by_proxy=self.proxy is not None)
 
     def request(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of urllib3
+        """Send a request."""
         if self.sock is not None:  # kept from an earlier question
-            _seen(self.sock, by_proxy=self.proxy is not None)
+            watched(self.sock, by_proxy=self.proxy is not None)
         super().request(*args, **options)
 
 
@@ -228,16 +232,16 @@ class _SecureConnection(HTTPSConnection):
     response_class = _Response
 
     def _new_conn(self) -> socket.socket:
-        return _seen(super()._new_conn(), by_proxy=self.proxy is not None)
+        return watched(super()._new_conn(), by_proxy=self.proxy is not None)
 
     def request(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of urllib3
         if self.sock is not None:
-            _seen(self.sock, by_proxy=self.proxy is not None)
+            watched(self.sock, by_proxy=self.proxy is not None)
         super().request(*args, **options)
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = WatchedConnection
 
 
 class _SecurePool(HTTPSConnectionPool):
@@ -252,13 +256,13 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of requests
         super().init_poolmanager(*args, **options)
-        _watched(self.poolmanager)
+        _with_our_pools(self.poolmanager)
 
     def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:  # noqa: ANN401 - those of requests
-        return _watched(super().proxy_manager_for(proxy, **options))
+        return _with_our_pools(super().proxy_manager_for(proxy, **options))
 
 
-def _watched(manager: PoolManager) -> PoolManager:
+def _with_our_pools(manager: PoolManager) -> PoolManager:
     if type(manager) in {PoolManager, ProxyManager}:
         manager.pool_classes_by_scheme = _POOLS
     return manager

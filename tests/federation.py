@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import ThreadingMixIn, UnixStreamServer
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -47,18 +48,25 @@ class _Server(ThreadingHTTPServer):
     double: Double
 
 
+class _UnixServer(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
+    double: Double
+
+
 class Double:
-    """An HTTP server on loopback that takes down what it is asked."""
+    """An HTTP server on loopback, or on a socket at `place`, that takes down what it is asked."""
 
     name = "pelican/7.20.0"
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "") -> None:
         self.asked: list[Asked] = []
         self.first: list[Said] = []
         """What is said before anything else, once each."""
         self.over = threading.Event()
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._place = place
+        self._server = _UnixServer(place, _Handler) if place else _Server(("127.0.0.1", 0), _Handler)
         self._server.double = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
@@ -77,7 +85,8 @@ class Double:
     @property
     def url(self) -> str:
         """Its URL, without a slash at the end."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        address = self._server.server_address
+        return f"http://127.0.0.1:{address[1]}" if isinstance(address, tuple) else f"unix://{self._place}"
 
     def count(self, method: str, end: str = "") -> int:
         """Return how often it was asked so, for paths that end so."""
@@ -107,7 +116,7 @@ class Double:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
+    server: _Server | _UnixServer
 
     def do_GET(self) -> None:
         """Answer."""
@@ -219,8 +228,10 @@ class ObjectsDouble(Double):
 
     name = "XrootD/v5.8"
 
-    def __init__(self, objects: Mapping[str, bytes] | None = None, tokens: frozenset[str] | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, objects: Mapping[str, bytes] | None = None, tokens: frozenset[str] | None = None, place: str = ""
+    ) -> None:
+        super().__init__(place)
         self.objects = dict(objects or {})
         self.tokens = tokens
         self.faults = Faults()

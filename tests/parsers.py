@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import product
 from typing import Final
 from unittest.mock import NonCallableMock
 from urllib.parse import urlsplit
 
 from cache_manager import ads, jobad, protocol, redirects, retry_after, sif
+from cache_manager.credential import Credential, CredentialError
 from cache_manager.entry import CacheEntry
 from cache_manager.heartbeat import Heartbeat
 from cache_manager.layout import is_key, is_version_file
@@ -25,7 +27,9 @@ from cache_manager.registry import challenge, links, ratelimit
 from cache_manager.registry import manifest as manifests
 from cache_manager.registry.reference import RegistryReference, RegistryReferenceError
 from cache_manager.server import Line
-from cache_manager.sources import stratum, tree
+from cache_manager.sources import director, discovery, link_header, stratum, tree
+from cache_manager.sources.asking import Reply
+from cache_manager.sources.federation_url import FederationUrl
 from cache_manager.status import HookStatus, StatusError
 
 KNOWN: Final = "http://user:s3cr3t@one.example/x.sif"
@@ -183,6 +187,53 @@ def registry_headers(data: bytes) -> None:
     _must(limit is None or (limit.reset_s or 0) >= 0, limit)
 
 
+def link(data: bytes) -> None:
+    """Read Link: nothing of the header is lost or made up."""
+    text = data.decode("latin-1")
+    for one in link_header.parse(text):
+        _must(one.url in text and "<" not in one.url, one)
+        _must(0 <= one.number("pri", 0) < 10**9, one)
+
+
+def director_answer(data: bytes) -> None:
+    """Read what a director says, in each header and as each status: a few servers to ask, or a reason."""
+    text = data.decode("latin-1").replace("\n", " ").replace("\r", " ")
+    names = ("Link", "Location", "X-Pelican-Namespace", "X-Pelican-Authorization", "Retry-After", "Server")
+    for name, status in product(names, (200, 307, 404, 429)):
+        headers = {"Location": "https://h/x", "Server": "pelican/7", name: text}
+        try:
+            found = director.read("https://d/x", Reply(status, text, headers, data, near=False), with_token=False)
+        except director.RefusedError as error:
+            _must(len(error.answer.why) < 2000 and "\x1b" not in error.answer.why, error.answer)
+        else:
+            _must(0 < len(found.servers) <= director.SERVERS, found)
+            _must(all(urlsplit(url).hostname for url in found.servers), found)
+
+
+def discovery_answer(data: bytes) -> None:
+    """Read where a federation says that its director is."""
+    with suppress(ValueError):
+        url = discovery.director_of(data)
+        _must(urlsplit(url).hostname and url.startswith(("http://", "https://")), url)
+
+
+def federation_url(data: bytes) -> None:
+    """Read a reference of a federation: its path stays below the director."""
+    with suppress(StatusError):
+        image = ImageReference.parse(f"osdf:///{data.decode(errors='replace')}")
+        what = FederationUrl.of(image, "https://osg-htc.org")
+        _must(what.path.startswith("/") and "?" not in what.path and ".." not in what.path.split("/"), what)
+        _must(FederationUrl.parse(what.identity, "https://osg-htc.org").path == what.path, what)
+
+
+def bearer_token(data: bytes) -> None:
+    """Read what a job has as a credential: it fits into a header."""
+    credential = Credential("igwn", data)
+    _must(credential.expires_at is not None, "")
+    with suppress(CredentialError):
+        _must(credential.bearer.isascii() and not set(credential.bearer) & set(" \r\n"), "no token")
+
+
 PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
     one.__name__: one
     for one in (
@@ -200,5 +251,10 @@ PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
         registry_reference,
         registry_manifest,
         registry_headers,
+        link,
+        director_answer,
+        discovery_answer,
+        federation_url,
+        bearer_token,
     )
 }

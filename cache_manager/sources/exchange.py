@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from cache_manager import __version__
 from cache_manager.outcome import Unwell
 from cache_manager.redirects import CODES, MAX_REDIRECTS, RedirectError, goes_along, host_of, next_url
+from cache_manager.sources import unix_socket
 from cache_manager.sources.base import Route, SourceError
 from cache_manager.sources.refusals import broken, refuse, shown, unreachable
 from cache_manager.status import HookStatus
@@ -113,10 +114,17 @@ def _is_chunked(headers: Mapping[str, str]) -> bool:
     return "chunked" in headers.get("Transfer-Encoding", "").lower()
 
 
+def _session(url: str) -> requests.Session:
+    made = session()
+    if url.startswith(unix_socket.SCHEME):
+        unix_socket.mount(made)
+    return made
+
+
 @contextmanager
 def opened(ask: Ask, patience: Patience) -> Iterator[Body]:
     """Ask an http(s) server and give what comes. Raises SourceError."""
-    with session() as one, Watch() as watch, _Exchange(ask, patience, one, watch).answer() as response:
+    with _session(ask.route.url) as one, Watch() as watch, _Exchange(ask, patience, one, watch).answer() as response:
         yield _body(ask, response, patience, watch)
 
 

@@ -6,6 +6,7 @@ asked for, and over TLS. What the origin says of an object is final; a cache or 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -13,24 +14,26 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 from uuid import uuid4
 
-from cache_manager.credential import Credential, CredentialError
+from cache_manager.credential import Credential
 from cache_manager.memory import Memory
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
-from cache_manager.sources import transport
+from cache_manager.sources import transport, unix_socket
 from cache_manager.sources.base import Route, Sink, SourceError
 from cache_manager.sources.director import Asker, Directions
 from cache_manager.sources.discovery import Director, Discovery
 from cache_manager.sources.federation_url import FederationUrl
+from cache_manager.sources.tokens import to_own_federation, token_of
 from cache_manager.sources.transport import Head, Patience, shown
 from cache_manager.status import HookStatus
-from cache_manager.text import human_time
 
 AVOIDED_S: Final = 300.0
 """A server that did not answer is asked after the others for so long."""
 
 HEAD_S: Final = 10.0
 """How long a server may take to say what it has: a cache may have to ask the origin."""
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _Failure = Absent | Denied | Unwell
@@ -77,11 +80,7 @@ class Federation:
         try:
             return self._located(what)
         except SourceError as error:
-            foreign = what.discovery != self.own.rstrip("/") and not image.token
-            if isinstance(error.answer, Denied) and error.answer.wants_credential and foreign:
-                # whoever names a federation in an image's name must not get a credential that was meant for another
-                return Denied(f"{error.answer.why}; a credential for another federation is named: <name>+pelican://")
-            return error.answer
+            return to_own_federation(error.answer, image, what, self.own)
 
     def confirm(self, located: Located) -> None:
         """Ask whether this user would get the object now. Raises SourceError."""
@@ -116,7 +115,6 @@ class Federation:
     def bring(self, url: str, sink: Sink, digest: str) -> None:
         """Write an object to the sink. Raises SourceError, and the sink's StatusError."""
         what = FederationUrl.parse(url, self.own)
-
         distrusted: list[Route] = []
 
         def bring(routes: Sequence[Route]) -> None:
@@ -152,9 +150,15 @@ class Federation:
 
     def _from_servers(self, what: FederationUrl, act: Callable[[Sequence[Route]], _T]) -> _T:
         """Return what comes of caches, else of the origin. Raises SourceError with the answer that tells most."""
-        token = self._token()
-        asker = Asker(token, self.patience.stall_s, headers=self._headers, pause=self.known.pause)
+        token = token_of(self.credential, self.known.clock())
+        if self.local and what.discovery == self.own and "directread" not in what.query:
+            try:
+                return act([Route(unix_socket.url_at(self.local, what.path), self._headers(token), trailer=True)])
+            except SourceError as error:
+                log.warning("%s: %s", self.local, error)
+        asker = Asker(token, self.patience.stall_s, headers=self._headers(), pause=self.known.pause)
         director = self.known.discovery.director(what.discovery)
+
         caches: _Failure | None = None
         while True:
             is_origin, spoke = caches is not None, False
@@ -171,30 +175,15 @@ class Federation:
                 raise SourceError(answer)
             caches = answer
 
-    @property
-    def _headers(self) -> dict[str, str]:
-        """What tells servers' admins which of their records belong together, and nothing of the job."""
-        return {"X-Pelican-JobId": self.trace}
+    def _headers(self, token: str = "") -> dict[str, str]:
+        """Return what tells servers' admins which of their records belong together, and nothing of the job."""
+        return {"X-Pelican-JobId": self.trace} | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def _routes(self, director: Director, directions: Directions, token: str) -> Iterator[Route]:
-        headers = self._headers | ({"Authorization": f"Bearer {token}"} if token else {})
+        headers = self._headers(token)
         for url in self.known.ordered(directions.servers):
             if not token or url.startswith("https:") or director.near:
                 yield Route(url, headers, trailer=True, near=director.near)
-
-    def _token(self) -> str:
-        """Return the credential's token; empty without one. Raises SourceError for one that is of no use now."""
-        if self.credential is None:
-            return ""
-        try:
-            token = self.credential.bearer
-        except CredentialError as error:
-            raise SourceError(Denied(str(error))) from None
-        over_s = self.known.clock() - self.credential.expires_at
-        if over_s >= 0:
-            what = f"the credential {self.credential.name!r} of the job expired {human_time(over_s)} ago"
-            raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, what))
-        return token
 
     def _refuse_without_token(self, what: FederationUrl, directions: Directions) -> None:
         if directions.needs_token and self.credential is None:
@@ -209,7 +198,7 @@ def _version(found: Head) -> str:
     XRootD's ETag is a number of the server's own file: each has another one, and a cache has a new one once it has the
     object. There the size has to do: objects of a federation do not change, and its caches do not look if they did.
     """
-    if "xrootd" not in found.server.lower():
+    if found.version and "xrootd" not in found.server.lower():
         return found.version
     return "" if found.size_bytes is None else f"{found.size_bytes} bytes"
 

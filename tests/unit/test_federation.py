@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -100,6 +101,26 @@ def test_the_version_is_what_the_server_says(world: World) -> None:
     assert located.version
     assert located.about_bytes == len(BODY)
     assert not located.private
+
+
+def test_a_pelican_cache_of_this_machine_is_asked_first(world: World, tmp_path: Path) -> None:
+    """On its socket; what it does not have, or is not to have, comes from the federation."""
+    with ObjectsDouble({PATH: BODY}, place=str(tmp_path / "socket")) as local:
+        source = replace(world.source(), local=local.url)
+        found, sink = source.locate(IMAGE), MemorySink()
+        assert isinstance(found, Located)
+        source.transfer(found, sink)
+        assert bytes(sink.data) == BODY
+        assert local.count("GET") == 1
+        assert local.asked[-1].headers["X-Pelican-JobId"] == source.trace
+        assert not world.director.asked
+        assert source.read(f"osdf://{PATH}", fresh=True) == BODY
+        assert local.count("GET") == 1
+        local.objects.clear()
+        assert isinstance(source.locate(IMAGE), Located)
+        assert world.one.asked
+    gone = replace(world.source(), local=f"unix://{tmp_path}/nobody")
+    assert isinstance(gone.locate(IMAGE), Located)
 
 
 @pytest.mark.parametrize(("server", "same"), [("XrootD/v5.8", True), ("XRootD", True), ("nginx", False)])
