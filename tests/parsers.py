@@ -27,7 +27,7 @@ from cache_manager.registry import challenge, links, ratelimit
 from cache_manager.registry import manifest as manifests
 from cache_manager.registry.reference import RegistryReference, RegistryReferenceError
 from cache_manager.server import Line
-from cache_manager.sources import director, discovery, link_header, stratum, tree
+from cache_manager.sources import director, discovery, stratum, tree
 from cache_manager.sources.asking import Reply
 from cache_manager.sources.federation_url import FederationUrl
 from cache_manager.status import HookStatus, StatusError
@@ -187,14 +187,6 @@ def registry_headers(data: bytes) -> None:
     _must(limit is None or (limit.reset_s or 0) >= 0, limit)
 
 
-def link(data: bytes) -> None:
-    """Read Link: nothing of the header is lost or made up."""
-    text = data.decode("latin-1")
-    for one in link_header.parse(text):
-        _must(one.url in text and "<" not in one.url, one)
-        _must(0 <= one.number("pri", 0) < 10**9, one)
-
-
 def director_answer(data: bytes) -> None:
     """Read what a director says, in each header and as each status: a few servers to ask, or a reason."""
     text = data.decode("latin-1").replace("\n", " ").replace("\r", " ")
@@ -251,7 +243,6 @@ PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
         registry_reference,
         registry_manifest,
         registry_headers,
-        link,
         director_answer,
         discovery_answer,
         federation_url,

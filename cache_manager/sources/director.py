@@ -12,8 +12,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cache_manager.outcome import Absent, Denied, Unwell
+from cache_manager.registry import links
 from cache_manager.retry_after import retry_after_s
-from cache_manager.sources import link_header
 from cache_manager.sources.asking import Question, Reply, UnansweredError, ask
 from cache_manager.sources.base import SourceError
 from cache_manager.sources.discovery import Director
@@ -130,9 +130,9 @@ def _is_directors(reply: Reply) -> bool:
 
 def directions_of(headers: Mapping[str, str]) -> Directions:
     """Read the headers of a director's redirect. Raises ValueError if they lead nowhere."""
-    links = link_header.parse(headers.get("Link", ""))
-    links = sorted((one for one in links if _is_server(one.url)), key=lambda one: one.number("pri", 10**9))
-    servers = tuple(dict.fromkeys(one.url for one in links))[:SERVERS]
+    said = [(url.strip(), _rank(of)) for url, of in links.parse(headers.get("Link", ""))]
+    named = sorted((one for one in said if _is_server(one[0])), key=lambda one: one[1])
+    servers = tuple(dict.fromkeys(url for url, _ in named))[:SERVERS]
     if not servers:
         location = headers.get("Location", "").strip()
         servers = (location,) if _is_server(location) else ()
@@ -146,6 +146,12 @@ def directions_of(headers: Mapping[str, str]) -> Directions:
         needs_token=namespace.get("require-token", "").lower() == "true",
         issuer=printable(authorization.get("issuer", ""), 200),
     )
+
+
+def _rank(parameters: Mapping[str, str]) -> int:
+    """Return a server's place among the others; the last for one that has none, or none that can be meant."""
+    text = parameters.get("pri", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 10**9  # noqa: PLR2004 - digits
 
 
 def _is_server(url: str) -> bool:
@@ -162,7 +168,7 @@ def _is_server(url: str) -> bool:
 def _pairs(text: str) -> dict[str, str]:
     """Return what stands in `namespace=/x, require-token=true`; the first of each name counts."""
     found: dict[str, str] = {}
-    for pair in _PAIR.finditer(text[: link_header.MAX_BYTES]):
+    for pair in _PAIR.finditer(text[: links.MAX_CHARACTERS]):
         found.setdefault(pair[1].lower(), pair[2].strip())
     return found
 

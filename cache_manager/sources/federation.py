@@ -166,7 +166,7 @@ class Federation:
                 directions = asker.directions(director, what, origin=is_origin)
                 self._refuse_without_token(what, directions)
                 spoke = True
-                return act(list(self._routes(director, directions, token)))
+                return act(list(self.routes(director, directions, token)))
             except SourceError as error:
                 answer = error.answer
             if caches is not None:
@@ -179,7 +179,8 @@ class Federation:
         """Return what tells servers' admins which of their records belong together, and nothing of the job."""
         return {"X-Pelican-JobId": self.trace} | ({"Authorization": f"Bearer {token}"} if token else {})
 
-    def _routes(self, director: Director, directions: Directions, token: str) -> Iterator[Route]:
+    def routes(self, director: Director, directions: Directions, token: str) -> Iterator[Route]:
+        """Yield the servers to ask, in order. A token goes only where nobody between can read it."""
         headers = self._headers(token)
         for url in self.known.ordered(directions.servers):
             if not token or url.startswith("https:") or director.near:

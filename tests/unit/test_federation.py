@@ -13,9 +13,12 @@ import pytest
 from cache_manager.credential import Credential
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
-from cache_manager.sources.base import SourceError
-from cache_manager.sources.discovery import Discovery
+from cache_manager.sources import transport
+from cache_manager.sources.base import Route, SourceError
+from cache_manager.sources.director import Asker, Directions
+from cache_manager.sources.discovery import Director, Discovery
 from cache_manager.sources.federation import Federation, Federations
+from cache_manager.sources.federation_url import FederationUrl
 from cache_manager.sources.transport import Patience
 from cache_manager.status import HookStatus
 from tests.federation import DISCOVERY, Faults, FederationDouble, Namespace, ObjectsDouble, Said
@@ -326,3 +329,26 @@ def test_a_credential_is_not_sent_to_a_federation_that_the_job_did_not_name_it_f
     named = source.locate(ImageReference.parse(f"igwn+pelican://{elsewhere}{PATH}"))
     assert isinstance(named, Denied)
     assert named.wants_credential
+
+
+def test_a_federation_elsewhere_leads_to_nothing_on_this_machine(world: World) -> None:
+    """Neither its discovery to a director here, nor its director to a server here."""
+    elsewhere = Director(world.director.url, near=False)
+    what = FederationUrl.of(IMAGE, world.director.url)
+    with pytest.raises(SourceError) as caught:
+        Asker().directions(elsewhere, what)
+    assert "this machine's own" in str(caught.value)
+    with pytest.raises(SourceError) as caught:
+        transport.head(Route(f"{world.one.url}{PATH}", near=False), Patience(10**6, 1.0))
+    assert "this machine's own" in str(caught.value)
+    assert not world.director.asked
+    assert not world.one.asked
+
+
+def test_a_token_goes_to_servers_with_tls_alone(world: World) -> None:
+    """Those of a federation elsewhere, that is: on this machine nobody listens between."""
+    servers = Directions(("http://a.example/x", "https://b.example/x"))
+    elsewhere = Director("https://director.example", near=False)
+    with_token, without = (list(world.source(TOKEN).routes(elsewhere, servers, token)) for token in ("t", ""))
+    assert [route.url for route in with_token] == ["https://b.example/x"]
+    assert [route.url for route in without] == list(servers.servers)
