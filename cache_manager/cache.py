@@ -24,6 +24,7 @@ from cache_manager.eviction import Cap, EvictionPlan, Shares, Usage
 from cache_manager.layout import record_name
 from cache_manager.lease import Holder, Lease, Reservation
 from cache_manager.outcome import Located
+from cache_manager.partial import Partial
 from cache_manager.pins import Pins
 from cache_manager.readback import Signature
 from cache_manager.reconcile import Quarantined
@@ -109,6 +110,9 @@ class Cache:
         self.objects: dict[str, dict[str, str | float]] = {}
         self.leases: dict[Holder, Lease] = {}
         self.reservations: dict[str, Reservation] = {}
+        self.partials: dict[str, Partial] = {}
+        """What an earlier manager began to fetch, by the object's name: until somebody wants it, or its room."""
+        self._loaded_at = 0.0
         self._settings = settings
         self._changed = changed
         self._descriptors: dict[Holder, int | None] = {}
@@ -124,7 +128,11 @@ class Cache:
         """
         self.store.prepare()
         found = scan.everything(self.store.layout)
-        found = replace(found, staging=tuple(name for name in found.staging if name not in self.reservations))
+        found = replace(
+            found,
+            staging=tuple(name for name in found.staging if name not in self.reservations),
+            partials=tuple(one for one in found.partials if one.nonce not in self.reservations),
+        )
         alive = frozenset(name for name, lease in found.leases.items() if lease is not None and self._is_held(lease))
         repair = reconcile.plan(found, alive, self._boot_id)
         self.store.repair(repair)
@@ -145,15 +153,51 @@ class Cache:
         self._stuck = {path for path in self.store.trashed() if path not in self._trash or path in self._stuck}
         self._trash = {path: one for path, one in self._trash.items() if os.path.lexists(path)}
         self._trash |= {path: Usage(*scan.taken(path)) for path in self._stuck}
+        self._loaded_at = self._clock()
+        for partial in repair.partials:
+            self._take_in(partial)
         log.info(
-            "cache %s: %d entries, %d leases; removed %d broken entries, %d dead leases, %d unfinished fetches",
+            "cache %s: %d entries, %d leases; removed %d broken entries, %d dead leases, %d fetches; kept %d",
             self.store.root,
             len(self.entries),
             len(self.leases),
             len(repair.broken_entries),
             len(repair.dead_leases),
             len(repair.leftovers),
+            len(self.partials),
         )
+
+    def _take_in(self, partial: Partial) -> None:
+        """Keep what an earlier manager began to fetch, if there is room for it."""
+        self.partials[partial.name] = partial
+        size = -(-partial.size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+        self.reservations[partial.nonce] = Reservation(partial.nonce, size, 3)
+        try:
+            fits = not self._is_short(self._cap("", 0, self._settings()))
+        except StatusError:
+            fits = False
+        if self.usage.size_bytes > self._settings().max_bytes or not fits:
+            self.drop_partials()
+
+    def take_partial(self, name: str, owner: str) -> Partial | None:
+        """Return what is here of an object, if so: it is the caller's now, with its reservation."""
+        partial = self.partials.pop(name, None)
+        if partial is not None:
+            self.reservations[partial.nonce] = replace(self.reservations[partial.nonce], owner=owner)
+        return partial
+
+    def drop_partials(self) -> bool:
+        """Give up what earlier managers began to fetch; whether there was anything."""
+        dropped, self.partials = list(self.partials.values()), {}
+        for partial in dropped:
+            trashed = self.store.give_up_staging(partial.nonce)
+            self.unreserve(partial.nonce)
+            self._remove_later([trashed] if trashed else [])
+        return bool(dropped)
+
+    def _give_up_spare(self) -> bool:
+        """Give up what is good for no job as it is; whether there was anything."""
+        return self.drop_partials() | self.empty_quarantine()
 
     def _leases_now(self, found: Iterable[Lease]) -> list[Lease]:
         """Return the leases on disk, and write those that are held and are not there. Raises OSError."""
@@ -385,7 +429,7 @@ class Cache:
         settings = self._settings()
         cap = self._cap(nonce, size_bytes, settings)
         plan = eviction.make_room(self.entries.values(), self.held, self.usage, more, cap, shares)
-        if (plan.keys or not plan.enough) and self.empty_quarantine():
+        if (plan.keys or not plan.enough) and self._give_up_spare():
             cap = self._cap(nonce, size_bytes, settings)  # what went is as good as free
             plan = eviction.make_room(self.entries.values(), self.held, self.usage, more, cap, shares)
         return plan, cap
@@ -604,7 +648,7 @@ class Cache:
             self._overhead = Usage(*self.store.overhead())  # the runtime keeps more and less
         settings = self._settings()
         cap = self._cap("", 0, settings)
-        if self._is_short(cap) and self.empty_quarantine():
+        if self._is_short(cap) and self._give_up_spare():
             cap = self._cap("", 0, settings)
         if not self._is_short(cap):
             return
@@ -623,13 +667,15 @@ class Cache:
     def tidy(self, now: float) -> None:
         """Evict in the background, from the high watermark down to the low one."""
         settings = self._settings()
+        if not 0 <= now - self._loaded_at <= settings.hook_deadline_s:  # nobody has come for them
+            self.drop_partials()
         cap, high, low = (
             Cap(settings.max_bytes, settings.max_inodes, 0),
             settings.high_watermark,
             settings.low_watermark,
         )
         target = eviction.watermarks(self.usage, cap, high, low)
-        if target is not None and self.empty_quarantine():
+        if target is not None and self._give_up_spare():
             target = eviction.watermarks(self.usage, cap, high, low)
         if target is None:
             return

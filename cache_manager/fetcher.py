@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-from cache_manager import sif
+from cache_manager import processes, sif
 from cache_manager.abilities import UNKNOWN, Abilities
 from cache_manager.cache import Cache
 from cache_manager.entry import CacheEntry
+from cache_manager.layout import record_name
 from cache_manager.lease import Holder
 from cache_manager.memory import Memory
 from cache_manager.outcome import Absent, Denied, FetchError, Located, Unwell, remembered_s
@@ -281,7 +282,11 @@ class Fetcher:
     async def _bring(self, flight: Flight) -> CacheEntry:
         wanted = flight.wanted
         self._numbers += 1
-        nonce = f"{os.getpid()}-{self._numbers}"
+        name = record_name(wanted.located.digest or wanted.located.object_id)
+        partial = self._cache.take_partial(name, wanted.owner)
+        # what is kept of an earlier manager may have been one of the same pid
+        nonce = partial.nonce if partial else f"{os.getpid()}-{self._numbers}-{os.urandom(4).hex()}"
+        is_kept = False
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         try:
@@ -292,7 +297,9 @@ class Fetcher:
                 """Reserve from the transfer's thread: only the loop changes the state."""
                 asyncio.run_coroutine_threadsafe(self._grow(nonce, wanted, total, inodes), loop).result()
 
-            staging = flight.staging = self._cache.store.stage(nonce, grow)
+            store = self._cache.store
+            staging = flight.staging = store.take_up(partial, grow) if partial else store.stage(nonce, grow)
+            staging.keep(name, processes.boot_id(), is_proven=bool(wanted.located.digest))
             came = await loop.run_in_executor(self._threads, self._transfer_checked, flight, staging)
             if wanted.unpack:
                 flight.unpacks = True
@@ -308,9 +315,13 @@ class Fetcher:
             self._cache.unreserve(nonce)
         except OSError as error:
             raise self._cache.failed(wanted.name, error) from None
+        except asyncio.CancelledError:  # the manager ends
+            is_kept = flight.staging is not None and flight.staging.is_kept
+            raise
         finally:
             try:
-                await asyncio.shield(loop.run_in_executor(None, self._cache.store.discard_staging, nonce))
+                if not is_kept:
+                    await asyncio.shield(loop.run_in_executor(None, self._cache.store.discard_staging, nonce))
             except OSError as error:
                 self._cache.failed(wanted.name, error)
             self._cache.unreserve(nonce)  # what failed counts until it is gone

@@ -30,11 +30,17 @@ class Follower:
         self._digest = hashlib.sha256()
         self._written = 0
         self._done = 0
+        self._behind = BEHIND_BYTES
         self._wakes_at = INLINE_BYTES
         self._over = False
         self._error: OSError | None = None
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+
+    def begin(self, total: int) -> None:
+        """Say how long the file is that was begun earlier; waits for nothing."""
+        self._behind += total
+        self.wrote(total)
 
     def wrote(self, total: int) -> None:
         """Say how long the file is by now; waits where that is far ahead."""
@@ -47,7 +53,7 @@ class Follower:
                 self._thread = threading.Thread(target=self._run, name="digest", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-            while total - self._done > BEHIND_BYTES and self._error is None:
+            while total - self._done > self._behind and self._error is None:
                 self._changed.wait()
 
     def hexdigest(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cache_manager.entry import CacheEntry
 from cache_manager.layout import is_key
 from cache_manager.lease import Lease
+from cache_manager.partial import Partial
 from cache_manager.pin import Pin
 
 
@@ -54,6 +55,7 @@ class DiskState:
     objects: Mapping[str, dict[str, str | float] | None]
     pins: Mapping[str, Pin | None] = field(default_factory=dict)
     quarantine: tuple[Quarantined, ...] = ()
+    partials: tuple[Partial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,15 @@ class Repair:
     pins: tuple[Pin, ...] = ()
     dead_pins: tuple[str, ...] = ()
     quarantine: tuple[Quarantined, ...] = ()
+    partials: tuple[Partial, ...] = ()
 
 
 def plan(found: DiskState, alive: frozenset[str], boot_id: str) -> Repair:
     """Decide. `alive` are the lease files whose holder still runs; a lease of another boot has no holder.
 
-    A pin stays whether its entry is there or not; what is in quarantine stays until room is needed.
+    A pin stays whether its entry is there or not; what is in quarantine stays until room is needed. Of what was being
+    fetched, the most of each object stays, if the machine was not started anew: else the file may be longer than what
+    was written to it.
     """
     whole = tuple(one.entry for one in found.entries if one.entry is not None and _is_whole(one))
     keys = {entry.key for entry in whole}
@@ -91,6 +96,11 @@ def plan(found: DiskState, alive: frozenset[str], boot_id: str) -> Repair:
         if record is not None and (str(record.get("digest", "")) in digests or record.get("kind") == "pointer")
     }
     pins = {name: pin for name, pin in found.pins.items() if pin is not None and pin.file_name == name}
+    partials: dict[str, Partial] = {}
+    for one in sorted(found.partials, key=lambda one: one.size_bytes):
+        if boot_id and one.boot_id == boot_id:
+            partials[one.name] = one
+    kept = {one.nonce for one in partials.values()}
     return Repair(
         entries=whole,
         leases=tuple(leases.values()),
@@ -98,10 +108,11 @@ def plan(found: DiskState, alive: frozenset[str], boot_id: str) -> Repair:
         broken_entries=tuple(one.name for one in found.entries if one.name not in keys),
         dead_leases=tuple(name for name in found.leases if name not in leases),
         dead_objects=tuple(name for name in found.objects if name not in objects),
-        leftovers=found.staging,
+        leftovers=tuple(name for name in found.staging if name not in kept),
         pins=tuple(pins.values()),
         dead_pins=tuple(name for name in found.pins if name not in pins),
         quarantine=found.quarantine,
+        partials=tuple(partials.values()),
     )
 
 

@@ -11,9 +11,10 @@ from cache_manager import disk
 from cache_manager.entry import CacheEntry, read_object
 from cache_manager.layout import CacheLayout
 from cache_manager.lease import Lease
+from cache_manager.partial import Partial
 from cache_manager.pin import Pin
 from cache_manager.reconcile import DiskState, FoundEntry, Quarantined
-from cache_manager.staging import IMAGE
+from cache_manager.staging import IMAGE, PARTIAL
 
 RECORD: Final = "entry.json"
 _RECORD_BYTES: Final = 1 << 20
@@ -29,6 +30,7 @@ def everything(layout: CacheLayout) -> DiskState:
         objects={name: _read_object(Path(layout.objects) / name) for name in names(layout.objects)},
         pins={name: _read_pin(Path(layout.pins) / name) for name in names(layout.pins)},
         quarantine=tuple(_quarantined(Path(layout.quarantine) / name) for name in names(layout.quarantine)),
+        partials=tuple(filter(None, (_read_partial(Path(layout.staging) / name) for name in names(layout.staging)))),
     )
 
 
@@ -80,6 +82,16 @@ def _read_lease(path: Path) -> Lease | None:
 def _read_pin(path: Path) -> Pin | None:
     try:
         return Pin.from_json(_read(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_partial(place: Path) -> Partial | None:
+    """Return what a fetch left; None if it left more than an image and its record, or less."""
+    try:
+        if set(os.listdir(place)) != {IMAGE, PARTIAL}:  # noqa: PTH208 - names
+            return None
+        return Partial.from_json(_read(place / PARTIAL), place.name, image_bytes(str(place / IMAGE), "sif"))
     except (OSError, ValueError):
         return None
 

@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Final
 
 from cache_manager.hashing import Follower
+from cache_manager.partial import Partial
 from cache_manager.sif import HEADER_BYTES
-from cache_manager.sources.base import nothing_promised
+from cache_manager.sources.base import Known, nothing_promised
 from cache_manager.sources.sums import Sum, sum_of
 from cache_manager.status import StatusError
 
 IMAGE: Final = "image"
 """The image's name in its directory: in staging, and then in its entry's."""
+
+
+PARTIAL: Final = "partial.json"
+"""What is known of an image that is not whole, beside it."""
+
+KEPT_BYTES: Final = 1 << 20
+"""Smaller ones are fetched again as soon."""
 
 
 class Staging:
@@ -31,6 +39,7 @@ class Staging:
         """How large it will be, as far as that is known."""
         self.taken_bytes = 0
         """What all of it takes on disk, as last counted by who unpacks it; 0 if nobody does."""
+        self.known = Known()
         self.end_is_told = True
         self.came_from: set[str] = set()
         self.wrong_from: set[str] = set()
@@ -38,10 +47,54 @@ class Staging:
         self.head = b""
         self.stopped: StatusError | None = None
         """Why no more is to be written; may be set from another thread."""
+        self._kept_as: Callable[[Known], Partial | None] = lambda _: None
         self._grow = grow
         self._granted = 0
         self._digest = Follower(directory / IMAGE)
         self._descriptor = -1
+
+    def keep(self, name: str, boot_id: str, *, is_proven: bool) -> None:
+        """Have what is written outlive this process, as the begin of the object of this name, where it can go on.
+
+        `is_proven` says that a digest is known that will prove it; else it takes an ETag.
+        """
+
+        def kept_as(known: Known) -> Partial | None:
+            may = known.as_it_is and (known.etag or is_proven) and (known.of_bytes or 0) >= KEPT_BYTES
+            return Partial(self.directory.name, name, known.of_bytes or 0, known.etag, boot_id) if may else None
+
+        self._kept_as = kept_as
+
+    def take_up(self, partial: Partial) -> None:
+        """Go on with what an earlier process has written here. Raises OSError."""
+        size = partial.size_bytes - (partial.size_bytes == partial.of_bytes)  # the end shows that it is still the same
+        path = self.directory / IMAGE
+        path.chmod(0o644)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        path.chmod(0o444)
+        os.ftruncate(self._descriptor, size)
+        self.size_bytes = size
+        self.head = self.read(0, HEADER_BYTES)
+        self.known = Known(partial.of_bytes, partial.etag)
+        self.of_bytes = partial.of_bytes
+        self._digest.begin(size)
+
+    def note(self, known: Known) -> None:
+        """Take what is known of the object that the bytes are of, and write it down for the next process."""
+        self.known = known
+        kept = self._kept_as(known)
+        record = self.directory / PARTIAL
+        if kept is None:
+            record.unlink(missing_ok=True)
+            return
+        beside = record.with_suffix(".new")
+        beside.write_text(kept.to_json(), encoding="utf-8")
+        beside.rename(record)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the next process can go on with it."""
+        return self.size_bytes > 0 and (self.directory / PARTIAL).exists()
 
     def expect(self, size_bytes: int | None) -> None:
         """Say how large the image will be, if that is known, before its first byte: room is reserved."""
@@ -78,6 +131,8 @@ class Staging:
         self.size_bytes, self.head, self._digest = 0, b"", Follower(self.directory / IMAGE)
         self.end_is_told, self.promised = True, nothing_promised
         self.came_from.clear()
+        self.known = Known()
+        (self.directory / PARTIAL).unlink(missing_ok=True)
 
     def distrust(self) -> None:
         """Forget what was written, and take it first from elsewhere: it is not what it should be."""

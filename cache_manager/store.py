@@ -21,10 +21,11 @@ from cache_manager import acl, disk, removal, scan
 from cache_manager.entry import CacheEntry
 from cache_manager.layout import CacheLayout
 from cache_manager.lease import Lease
+from cache_manager.partial import Partial
 from cache_manager.pin import Pin
 from cache_manager.reconcile import Quarantined, Repair
 from cache_manager.scan import RECORD
-from cache_manager.staging import IMAGE, Staging
+from cache_manager.staging import IMAGE, PARTIAL, Staging
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import human_bytes
 
@@ -139,12 +140,24 @@ class Store:
         staging = self._stagings[nonce] = Staging(directory, grow)
         return staging
 
+    def take_up(self, partial: Partial, grow: Callable[[int], None]) -> Staging:
+        """Open the place of an image that an earlier process began to bring in."""
+        staging = Staging(self._staging_dir(partial.nonce), grow)
+        staging.take_up(partial)
+        self._stagings[partial.nonce] = staging
+        return staging
+
+    def give_up_staging(self, nonce: str) -> Path | None:
+        """Take what was being brought in out of sight; its place in the trash is removed by `remove`."""
+        return removal.set_aside(self._staging_dir(nonce), Path(self.layout.trash))
+
     def commit(self, staging: Staging, describe: Callable[[int, int], CacheEntry]) -> CacheEntry:
         """Publish a finished image; `describe` makes its record from the bytes and inodes that it takes.
 
         An entry of the same key that is there already is the same image: the new one is dropped.
         """
         directory = staging.directory
+        (directory / PARTIAL).unlink(missing_ok=True)
         size, inodes = disk.measure(str(directory))
         entry = describe(size + 4096, inodes + 1)
         record = directory / RECORD

@@ -132,7 +132,10 @@ def _observe(store: Store) -> Found:
     )
     runtime = tuple(path.name for path in Path(store.layout.runtime).iterdir())
     leftovers = (
-        *(_item(store, Kind.PARTIAL, f"staging/{name}", "nobody fetches it any more") for name in repair.leftovers),
+        *(
+            _item(store, Kind.PARTIAL, f"staging/{name}", "nobody fetches it any more")
+            for name in (*repair.leftovers, *(one.nonce for one in repair.partials))
+        ),
         *(_item(store, Kind.PARTIAL, f"runtime/{name}", "left by the container runtime") for name in runtime),
         *(_item(store, Kind.ORPHAN, f"entries/{name}", "no whole image") for name in repair.broken_entries),
         *(_item(store, Kind.ORPHAN, f"trash/{name}", "a removal that was cut off") for name in state.trash),

@@ -39,6 +39,7 @@ CORE: Final = {
     "pin",
     "eviction",
     "reconcile",
+    "partial",
     "cleanup",
     "heartbeat",
     "selection",

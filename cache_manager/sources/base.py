@@ -26,6 +26,18 @@ class Route:
     near: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the object of which a part is here: its size, its strong ETag (empty if it has none).
+
+    `as_it_is` is false for bytes that are not the object's own: those of an encoding, or more than it has.
+    """
+
+    of_bytes: int | None = None
+    etag: str = ""
+    as_it_is: bool = True
+
+
 def nothing_promised() -> None:
     """Say that a server said nothing of the whole."""
 
@@ -39,6 +51,7 @@ class Sink(Protocol):
     """
 
     size_bytes: int
+    known: Known
     end_is_told: bool
     came_from: set[str]
     wrong_from: set[str]
@@ -46,6 +59,9 @@ class Sink(Protocol):
 
     def expect(self, size_bytes: int | None) -> None:
         """Take the size before the first byte, if it is known. Raises StatusError when there is no room."""
+
+    def note(self, known: Known) -> None:
+        """Take what is known of the object, before the first bytes of it. It is forgotten by `restart`."""
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes, which are only there during the call. Raises StatusError when there is no room."""

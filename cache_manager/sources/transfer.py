@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from cache_manager.outcome import Absent, Denied, Unwell
-from cache_manager.sources.base import Route, Sink, SourceError, nothing_promised
+from cache_manager.sources.base import Known, Route, Sink, SourceError, nothing_promised
 from cache_manager.sources.exchange import CONNECT_S, OK, PARTIAL, Ask, Body, Patience, length_of
 from cache_manager.sources.opening import opened
 from cache_manager.sources.ranges import part_of, strong_etag
@@ -56,15 +56,6 @@ def transfer(
     _Transfer(sink, patience, digest, clock).run(sorted(routes, key=lambda route: route.url in sink.wrong_from))
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of the object of which a part is here."""
-
-    of_bytes: int | None = None
-    etag: str = ""
-    as_it_is: bool = True
-
-
 class _Transfer:
     """One object's way into a sink. Everything raises SourceError, and the sink's StatusError."""
 
@@ -74,11 +65,15 @@ class _Transfer:
         self._digest = digest
         self._clock = clock
         self._began = clock()
-        self._known = _Known()
         self._tried = 0
         self._attempts = 0
         self._restarts = 0
         self._resumed = 0
+
+    @property
+    def _known(self) -> Known:
+        """What is known of the object that the sink has a part of."""
+        return self._sink.known
 
     def run(self, routes: Sequence[Route]) -> None:
         """Try the routes in their order."""
@@ -144,7 +139,6 @@ class _Transfer:
         if self._restarts > RESTARTS:
             raise unreachable(route.url, f"cut, and does not go on where it ended: began anew {RESTARTS} times")
         self._sink.restart()
-        self._known = _Known()
 
     def _attempt(self, route: Route, *, is_last: bool) -> None:
         """Ask one place for what is not here yet."""
@@ -189,7 +183,7 @@ class _Transfer:
         of_bytes = self._known.of_bytes
         if of_bytes is not None and sink.size_bytes != of_bytes:
             much = "ended early" if sink.size_bytes < of_bytes else "sent more than it said"
-            self._known = replace(self._known, as_it_is=sink.size_bytes < of_bytes)
+            sink.note(replace(self._known, as_it_is=sink.size_bytes < of_bytes))
             raise unreachable(route.url, f"{much} ({sink.size_bytes} of {of_bytes} bytes)")
         if route.trailer and body.is_chunked:
             _refuse_trailer(route, body, sink.size_bytes)
@@ -201,10 +195,11 @@ class _Transfer:
         part = part_of(body.headers)
         if body.status == PARTIAL and part is not None:
             etag = self._known.etag or strong_etag(body.headers)
-            self._known = replace(self._known, of_bytes=part.of_bytes, etag=etag)
+            self._sink.note(replace(self._known, of_bytes=part.of_bytes, etag=etag))
             self._sink.end_is_told = True
             return
-        self._known = _Known(body.size_bytes, strong_etag(body.headers) if body.as_it_is else "", body.as_it_is)
+        etag = strong_etag(body.headers) if body.as_it_is else ""
+        self._sink.note(Known(body.size_bytes, etag, body.as_it_is))
         self._sink.end_is_told = body.end_is_told
         found = best_sum(body.headers) if body.as_it_is else None
         self._sink.promised = (lambda: found) if found else nothing_promised

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from cache_manager.sources.base import nothing_promised
+from cache_manager.sources.base import Known, nothing_promised
 from cache_manager.sources.sums import Sum
 
 
@@ -99,6 +99,7 @@ class MemorySink:
         self.data = b""
         self.end_is_told = True
         self.expected: list[int | None] = []
+        self.known = Known()
         self.came_from: set[str] = set()
         self.wrong_from: set[str] = set()
         self.promised: Callable[[], Sum | None] = nothing_promised
@@ -116,6 +117,10 @@ class MemorySink:
         """Take the size."""
         self.expected.append(size_bytes)
 
+    def note(self, known: Known) -> None:
+        """Take what is known."""
+        self.known = known
+
     def write(self, data: bytes | memoryview) -> None:
         """Take bytes."""
         self.data += data
@@ -123,5 +128,6 @@ class MemorySink:
     def restart(self) -> None:
         """Forget what came."""
         self.data = b""
+        self.known = Known()
         self.came_from.clear()
         self.promised = nothing_promised
