@@ -172,10 +172,10 @@ class Tree:
 
     def make_file(self, parent: Directory, name: bytes, member: Member, content: Iterator[memoryview]) -> None:
         """Make a file of what is stored of it."""
+        self._make_room(parent, name)
         self.counts.size_bytes += member.size
         if self.counts.size_bytes > self._bounds.max_bytes:
             raise UnpackError(f"with it the image unpacks to more than {self._bounds.max_bytes} bytes")
-        self._make_room(parent, name)
         fd = parent.create(name)
         try:
             mode = member.mode | (0o700 if member.mode & 0o111 else 0o600)

@@ -77,14 +77,14 @@ def _white_out(tree: Tree, words: list[bytes]) -> None:
     """Hide what lower layers have: a name, or all that is in a directory. What this layer has stays."""
     name = words[-1]
     parent = tree.existing(words[:-1])
-    if parent is None or (name != OPAQUE and (name.startswith(_AUFS) or not name.startswith(WHITEOUT))):
-        return
     if name == OPAQUE:
-        for one in list(parent.node.children):
+        hidden = list(parent.node.children) if parent is not None else []
+    elif any(word.startswith(_AUFS) for word in words):
+        hidden = []
+    else:
+        hidden = [name.removeprefix(WHITEOUT)]
+        if hidden[0] in (b"", b".", b".."):
+            raise UnpackError("a whiteout of no name")
+    for one in hidden:
+        if parent is not None and one in parent.node.children:
             tree.hide(parent, one)
-        return
-    hidden = name.removeprefix(WHITEOUT)
-    if hidden in (b"", b".", b".."):
-        raise UnpackError("a whiteout of no name")
-    if hidden in parent.node.children:
-        tree.hide(parent, hidden)

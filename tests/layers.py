@@ -38,7 +38,7 @@ def tar(entries: Iterable[Entry], form: int = tarfile.PAX_FORMAT) -> bytes:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=form) as archive:
         for one in entries:
-            body = one.body.encode() if isinstance(one.body, str) else one.body
+            body = one.body.encode("utf-8", "surrogateescape") if isinstance(one.body, str) else one.body
             info = tarfile.TarInfo(one.name)
             info.mtime = MTIME
             info.mode = one.mode if one.mode is not None else 0o644 if one.kind == "file" else 0o755

@@ -31,10 +31,15 @@ from cache_manager.sources import director, discovery, stratum, tree
 from cache_manager.sources.asking import Reply
 from cache_manager.sources.federation_url import FederationUrl
 from cache_manager.status import HookStatus, StatusError
+from sync import imageconfig, model, singularity
+from sync.engine import dag
+from sync.tarheader import TarError
+from sync.tarstream import TarStream
 
 KNOWN: Final = "http://user:s3cr3t@one.example/x.sif"
 _SIF_FRONT: Final = b"#!".ljust(32, b"\0") + b"SIF_MAGIC\0" + b"01\0" + b"02\0" + bytes(16)
 _ROCKY: Final = ImageReference.parse_configured("htc/rocky:9")
+_EMPTY: Final = model.Node(model.Form.DIRECTORY, 0o755, 0)
 _LOOP: Final = asyncio.new_event_loop()
 
 
@@ -226,6 +231,37 @@ def bearer_token(data: bytes) -> None:
         _must(credential.bearer.isascii() and not set(credential.bearer) & set(" \r\n"), "no token")
 
 
+def layer(data: bytes) -> None:
+    """Read a layer's archive, as it is and with the checksum of its first header put right: no more comes than came."""
+    mended = bytearray(data)
+    mended[148:156] = b" " * len(mended[148:156])
+    mended[148:156] = (b"%06o\0 " % sum(mended[:512]))[: len(mended[148:156])]
+    for archive in (data, bytes(mended)):
+        with suppress(TarError):
+            stream = TarStream(iter([archive[:700], archive[700:]]))
+            came = 0
+            for member in stream:
+                came += sum(map(len, stream.content()))
+                _must(came <= len(archive) and member.size >= 0, member)
+                with suppress(model.ModelError):
+                    words = model.real_path(_EMPTY, model.words_of(member.name))
+                    _must(b".." not in words and b"" not in words, words)
+
+
+def image_config(data: bytes) -> None:
+    """Read an image's configuration: scripts can be made of what is taken."""
+    with suppress(imageconfig.ConfigError):
+        config = imageconfig.parse(data)
+        _must(0 <= config.created_at < 2**32, config)
+        singularity.environment_script(config)
+        singularity.runscript(config)
+
+
+def dag_status(data: bytes) -> None:
+    """Read what DAGMan wrote."""
+    dag.status_of(data.decode(errors="replace"))
+
+
 PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
     one.__name__: one
     for one in (
@@ -247,5 +283,8 @@ PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
         discovery_answer,
         federation_url,
         bearer_token,
+        layer,
+        image_config,
+        dag_status,
     )
 }

@@ -312,6 +312,13 @@ SYNC_STARTS_PROCESSES: Final = {
     "engine.local",
     "engine.htcondor",
 }
+SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "engine.local"}
+SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "unsquash", "engine.local", "engine.htcondor"}
+    "squash",
+    "unsquash",
+    "engine.local",
+    "engine.htcondor",
+}
 
 STARTS_PROCESSES: Final = {
     "helper",
