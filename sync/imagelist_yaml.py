@@ -18,6 +18,7 @@ import yaml
 from cache_manager.text import printable
 from sync import options
 from sync.imageline import Entry, parse_reference
+from sync.yamltext import refuse_excess
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,11 @@ _OPTIONS: Final[dict[str, Callable[[object], Any]]] = {
 def read(text: str) -> tuple[list[Entry], list[Fault]]:
     """Read the list. Every value is text, so `3.10` is what was written."""
     try:
+        refuse_excess(text)
         if any(isinstance(one, yaml.AliasEvent) for one in yaml.parse(text, Loader=yaml.BaseLoader)):
             return [], [Fault(1, 1, "list", "has YAML aliases, which say nothing here")]
         top = yaml.compose(text, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError, UnicodeError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         return [], [Fault(line, line, "list", f"is no YAML: {printable(getattr(error, 'problem', '') or str(error))}")]

@@ -15,6 +15,7 @@ from cache_manager.quantities import parse_time
 from cache_manager.text import printable
 from sync import options
 from sync.options import Compression, Registry
+from sync.yamltext import refuse_excess
 
 _T = TypeVar("_T")
 
@@ -147,11 +148,12 @@ class Settings:
     def from_yaml(cls, text: str) -> Settings:
         """Read sync.yaml. Raises SettingsError with all faults, each with its option's path."""
         try:
+            refuse_excess(text)
             document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a BaseLoader: it makes nothing but text, lists, dicts
         except yaml.YAMLError as error:
             raise SettingsError(_yaml_fault(error)) from None
-        except RecursionError:
-            raise SettingsError("nested too deeply") from None
+        except (ValueError, RecursionError) as error:
+            raise SettingsError(str(error)) from None
         if not isinstance(document, dict):
             raise SettingsError("is no mapping (`option: value` lines)")
         given, faults = _flat(document)

@@ -31,8 +31,11 @@ from cache_manager.sources import director, discovery, stratum, tree
 from cache_manager.sources.asking import Reply
 from cache_manager.sources.federation_url import FederationUrl
 from cache_manager.status import HookStatus, StatusError
-from sync import imageconfig, model, singularity
+from sync import catalog, imageconfig, model, resolution, singularity
+from sync.catalog import CatalogError
 from sync.engine import dag
+from sync.imagelist import ImageList
+from sync.settings import Settings, SettingsError
 from sync.tarheader import TarError
 from sync.tarstream import TarStream
 
@@ -262,6 +265,28 @@ def dag_status(data: bytes) -> None:
     dag.status_of(data.decode(errors="replace"))
 
 
+def image_list(data: bytes) -> None:
+    """Read what a pull request makes of the list of images, in either form."""
+    for raw in (data, b"images:\n" + data):
+        found = ImageList.parse(raw)
+        _must(found.render() == raw, raw)
+        _must(len({one.tree_name for one in found.entries}) == len(found.entries), found.entries)
+        for entry in found.entries:
+            _must(".." not in entry.name.split("/") and not entry.name.startswith(("/", ".")), entry.name)
+
+
+def publishers_files(data: bytes) -> None:
+    """Read sync.yaml, catalog.json and the digests that are remembered."""
+    text = data.decode(errors="replace")
+    with suppress(SettingsError):
+        Settings.from_yaml(text)
+    with suppress(CatalogError):
+        found = catalog.parse(text)
+        _must(catalog.parse(catalog.render(found)) == found, found)
+    known = resolution.parse_known(text)
+    _must(resolution.parse_known(resolution.render_known(known)) == known, known)
+
+
 PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
     one.__name__: one
     for one in (
@@ -286,5 +311,7 @@ PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
         layer,
         image_config,
         dag_status,
+        image_list,
+        publishers_files,
     )
 }

@@ -180,6 +180,7 @@ SYNC_PURE: Final = {
     "retention",
     "expansion",
     "verdict",
+    "yamltext",
     "blocks",
     "tarheader",
     "tarstream",
@@ -307,13 +308,6 @@ SYNC_STARTS_PROCESSES: Final = {
     "targets.cvmfs",
     "targets.command",
     "changed",
-    "squash",
-    "unsquash",
-    "engine.local",
-    "engine.htcondor",
-}
-SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "engine.local"}
-SYNC_STARTS_PROCESSES: Final = {"targets.cvmfs", "targets.command", "changed", "squash", "unsquash", "engine.local", "engine.htcondor"}
     "squash",
     "unsquash",
     "engine.local",
