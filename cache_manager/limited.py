@@ -31,11 +31,15 @@ END_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a program may take: memory of each of its processes, processors of all of them together, time."""
+    """What a program may take: memory of each of its processes, processors of all of them together, time.
+
+    `nice` is how far it gives way to jobs; what somebody waits for on a busy machine should not have to.
+    """
 
     memory_bytes: int
     cpus: int
     seconds: float
+    nice: int = 19
 
 
 def run(
@@ -47,7 +51,7 @@ def run(
     Raises OSError. They end too when this process does, however it ends.
     """
     child = subprocess.Popen(
-        [sys.executable, "-IS", str(CHILD), str(limits.memory_bytes), str(limits.cpus), *argv],
+        [sys.executable, "-IS", str(CHILD), str(limits.memory_bytes), str(limits.cpus), str(limits.nice), *argv],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

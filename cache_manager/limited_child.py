@@ -1,4 +1,4 @@
-"""Run a program within limits: `limited_child.py MEMORY_BYTES CPUS PROGRAM [ARGUMENT...]`. Run by its path, alone.
+"""Run a program within limits: `limited_child.py MEMORY_BYTES CPUS NICE PROGRAM [ARGUMENT...]`. Run by its path, alone.
 
 The program and whatever it starts end when it ends, and when standard input does: a manager that is killed leaves
 nothing behind that goes on writing. The exit status is the program's, 128 and the signal if one ended it.
@@ -16,14 +16,13 @@ import signal
 import sys
 
 PR_SET_CHILD_SUBREAPER = 36
-NICE = 19
 IDLE_CLASS = 3 << 13
 IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 
 
 def main(argv: list[str]) -> int:
     """Run the program to its end, or to that of standard input."""
-    memory, cpus, command = int(argv[1]), int(argv[2]), argv[3:]
+    memory, cpus, nice, command = int(argv[1]), int(argv[2]), int(argv[3]), argv[4:]
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # who leaves the session is still below us
     woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -31,20 +30,21 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     pid = os.fork()
     if pid == 0:
-        start(memory, cpus, command, libc)
+        start((memory, cpus, nice), command, libc)
     status = wait(pid, woken)
     end_family()
     return status
 
 
-def start(memory: int, cpus: int, command: list[str], libc: ctypes.CDLL) -> None:
+def start(limits: tuple[int, int, int], command: list[str], libc: ctypes.CDLL) -> None:
     """Become the program. Ends with 127 if it cannot be started."""
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.nice(NICE)
+        memory, cpus, nice = limits
+        os.nice(nice)
         number = IOPRIO_SET.get(os.uname().machine)
-        if number:
+        if number and nice:
             libc.syscall(number, 1, 0, IDLE_CLASS)
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cpus:])
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
@@ -56,6 +57,8 @@ class Sink(Protocol):
     came_from: set[str]
     wrong_from: set[str]
     promised: Callable[[], Sum | None]
+    directory: Path
+    """Where a program may leave what it brings, for `adopt`."""
 
     def expect(self, size_bytes: int | None) -> None:
         """Take the size before the first byte, if it is known. Raises StatusError when there is no room."""
@@ -65,6 +68,9 @@ class Sink(Protocol):
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes, which are only there during the call. Raises StatusError when there is no room."""
+
+    def adopt(self, path: Path) -> None:
+        """Take a file in `directory` as all that came. It is ours, has no other name, and there is room for it."""
 
     def restart(self) -> None:
         """Forget what came: the next bytes are the first ones."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from cache_manager.sources.base import Known, nothing_promised
 from cache_manager.sources.sums import Sum
@@ -103,6 +104,7 @@ class MemorySink:
         self.came_from: set[str] = set()
         self.wrong_from: set[str] = set()
         self.promised: Callable[[], Sum | None] = nothing_promised
+        self.directory = Path("/nowhere")
 
     @property
     def size_bytes(self) -> int:
@@ -124,6 +126,10 @@ class MemorySink:
     def write(self, data: bytes | memoryview) -> None:
         """Take bytes."""
         self.data += data
+
+    def adopt(self, path: Path) -> None:
+        """Take a file."""
+        self.data = path.read_bytes()
 
     def restart(self) -> None:
         """Forget what came."""
