@@ -25,11 +25,12 @@ from cache_manager.reference import ImageReference
 from cache_manager.settings import Settings
 from cache_manager.sources.base import SourceError
 from cache_manager.status import HookStatus, StatusError
+from cache_manager.switches import Switches
 from cache_manager.text import printable
 from cache_manager.turns import Turns
 
 _BY_HOOK: Final = frozenset({SourceKind.JOB_FILE, SourceKind.LOCAL})
-_FETCHED: Final = frozenset({SourceKind.TREE, SourceKind.URL, SourceKind.FEDERATION})
+_FETCHED: Final = frozenset({SourceKind.TREE, SourceKind.URL, SourceKind.FEDERATION, SourceKind.PLUGIN})
 
 NO_DEADLINE_S: Final = 7 * 86400.0
 """A fetch has budgets of its own."""
@@ -69,6 +70,7 @@ class Broker:
         self._why_not = runner.why_not
         self._proven: set[str] = set()
         self.locator = Locator(cache, clock)
+        self.switches = Switches()
         self.fetcher = Fetcher(
             cache, runner, clock, lambda: settings().owner_fetches, lambda: settings().hook_deadline_s
         )
@@ -82,7 +84,8 @@ class Broker:
 
     def rank(self, request: JobRequest, settings: Settings) -> Ranking:
         """Return the candidates for a request as things are now."""
-        return policy.rank(request, Site(settings, frozenset(self.locator.unwell), self._abilities()))
+        off = self.switches.federations_off(settings)
+        return policy.rank(request, Site(settings, frozenset(self.locator.unwell), self._abilities(), off))
 
     async def answer(self, request: JobRequest, caller: Caller) -> Verdict:
         """Return how the hook answers. The settings are those of the moment in which the request began."""
@@ -97,7 +100,7 @@ class Broker:
             found = await self._attempts(asking, request, caller, settings)
             others = {candidate: one for candidate, one in attempts.items() if candidate not in asking}
             attempts = others | {candidate: _after_waiting(one, waited_s) for candidate, one in found.items()}
-            so_far = list(attempts.values())
+            so_far = [*ranking.passed_over, *attempts.values()]
             verdict = policy.verdict(ranking.image, so_far, settings.messages, request.named_by or "default")
             wait_s = max(_asked_to_wait_s(verdict, so_far), waited_s / 8 + MIN_WAIT_S)
             if asyncio.get_running_loop().time() + wait_s >= caller.deadline:
@@ -144,7 +147,7 @@ class Broker:
             return ranking.verdict if ranking.verdict and ranking.verdict.status.code else unable
         caller = Caller(None, _nobody, asyncio.get_running_loop().time() + NO_DEADLINE_S)
         attempts = await self._attempts(candidates, request, caller, settings)
-        return policy.verdict(image, list(attempts.values()), named_by="admin")
+        return policy.verdict(image, [*ranking.passed_over, *attempts.values()], named_by="admin")
 
     async def _attempt(
         self, candidate: Candidate, request: JobRequest, caller: Caller, settings: Settings
@@ -178,7 +181,7 @@ class Broker:
         attempts = list((await self._attempts(ranking.candidates, request, caller, settings)).values())
         if attempts and isinstance(attempts[-1], Served):
             return attempts[-1]
-        verdict = ranking.verdict or policy.verdict(published, attempts)
+        verdict = ranking.verdict or policy.verdict(published, [*ranking.passed_over, *attempts])
         if brought is not None:  # the file's own failure, as it is what the job names
             return attempts[0] if len(attempts) == 1 else Failed(verdict.status, verdict.message)
         # a link of the job's is the job's everywhere; one of this EP's may lead to an image elsewhere
@@ -337,7 +340,7 @@ class Broker:
         settings = self._settings()
         ranking = self.rank(request, settings)
         steps: list[tuple[Candidate, str]] = []
-        attempts: list[Served | Failed] = []
+        attempts: list[Served | Failed] = list(ranking.passed_over)
         for candidate in ranking.candidates:
             if attempts and isinstance(attempts[-1], Served):
                 steps.append((candidate, "not asked: the one before serves"))

@@ -28,6 +28,7 @@ from cache_manager.sources.federation import Federation, Federations
 from cache_manager.sources.federation_url import is_in_federation
 from cache_manager.sources.pelican_client import PROGRAM
 from cache_manager.sources.transport import Patience
+from cache_manager.switches import Switches
 from cache_manager.text import human_bytes
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -120,6 +121,20 @@ def _plugin(one: Settings, knobs: dict[str, str]) -> Iterator[Check]:
     level = Level.OK if schemes else Level.WARNING
     words = f"images of {schemes} are linked from the cache" if schemes else "IMAGE_CACHE_NEXT_PLUGIN names none"
     yield Check("transfer plug-in", level, words, "" if schemes else again)
+
+
+def _exceptions(one: Settings, _: dict[str, str]) -> Iterator[Check]:
+    """Look at the sites' exceptions."""
+    if not one.exceptions:
+        return
+    found = Switches()
+    found.read(one)
+    for fault in found.faults:
+        yield Check("exceptions", Level.WARNING, f"{one.exceptions}: {fault}", "correct it; the other lines count")
+    if not one.site:
+        yield Check("exceptions", Level.WARNING, "IMAGE_CACHE_SITE is empty: no line is for this EP", "set it")
+    off = found.federations_off(one)
+    yield Check("exceptions", Level.OK, f"data federations: {off}" if off else "data federations are asked here")
 
 
 def _hook(_: Settings, knobs: dict[str, str]) -> Iterator[Check]:
@@ -319,6 +334,7 @@ _LOOKS: Final[tuple[Callable[[Settings, dict[str, str]], Iterator[Check]], ...]]
     _configuration,
     _hook,
     _plugin,
+    _exceptions,
     _manager,
     _runtime,
     _host,

@@ -8,7 +8,7 @@ from posixpath import join, normpath
 from typing import Final
 
 from cache_manager.ads import QUOTED, Ad, Missing, Value, evaluate_at_once
-from cache_manager.reference import ImageReference, ReferenceKind
+from cache_manager.reference import PLUGIN_SCHEMES, ImageReference, ReferenceKind
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
 
@@ -123,15 +123,22 @@ def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
         if "\ufffd" in value:
             raise StatusError(HookStatus.HOOK_INTERNAL_ERROR, f"{name}: {printable(value)!r} is no UTF-8")
         text = f"docker://{value}" if name == "DockerImage" and "://" not in value else value
+        schemes = _plugin_schemes(target)
         if not job.asks(name):
-            return ImageReference.parse(text), name
+            return ImageReference.parse(text, plugin_schemes=schemes), name
         try:
-            return ImageReference.parse(text), name + BY_EP
+            return ImageReference.parse(text, plugin_schemes=schemes), name + BY_EP
         except StatusError as error:
             raise _only_here(error.message) from None
     if wrong:
         raise wrong
     return None, ""
+
+
+def _plugin_schemes(target: Ad) -> frozenset[str]:
+    """Return the schemes that some transfer plug-in brings: those of HTCondor's own, and what this slot says it has."""
+    said = target.string("HasFileTransferPluginMethods").lower().split(",")
+    return PLUGIN_SCHEMES | {word.strip() for word in said if word.strip()}
 
 
 def _no_string(name: str, value: Value, job: Ad) -> StatusError:

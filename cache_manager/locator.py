@@ -27,6 +27,7 @@ from cache_manager.sources.cvmfs import CHILD, Cvmfs
 from cache_manager.sources.federation import Federation, Federations
 from cache_manager.sources.federation_url import is_in_federation
 from cache_manager.sources.pelican_client import PelicanClient
+from cache_manager.sources.plugin import Plugin, TransferPlugins
 from cache_manager.sources.stratum import PublishedRevisions
 from cache_manager.sources.transport import Patience, shown
 from cache_manager.sources.tree import Tree
@@ -78,6 +79,7 @@ class Locator:
         self._used_at: dict[str, float] = {}
         self._revisions = PublishedRevisions(clock)
         self._federations = Federations()
+        self.plugins = TransferPlugins()
         self._cache = cache
         self._clock = clock
         # each kind of source has its own threads: servers that say nothing must not stop CVMFS
@@ -165,6 +167,8 @@ class Locator:
             return Tree(candidate.base, self._arch, patience, objects)
         if candidate.source is SourceKind.URL:
             return Url(patience)
+        if candidate.source is SourceKind.PLUGIN:
+            return Plugin(self.plugins, patience, settings.convert_memory_bytes)
         return self._repository(candidate.repository, settings)
 
     def _federation(self, candidate: Candidate, settings: Settings) -> Federation | PelicanClient:

@@ -76,6 +76,7 @@ class Manager:
         unpacker = Unpacker(self.runtime, lambda: self.settings)
         runner = Runner(lambda: self.runtime.abilities, self.runtime.why_not, unpacker.unpack)
         self.broker = Broker(self.cache, lambda: self.settings, runner)
+        self.locator.plugins.configure(knobs.get("FILETRANSFER_PLUGINS", ""))
         self._tests_before_jobs = knobs.get("SINGULARITY_RUN_TEST_BEFORE_JOB", "true").lower() not in {"false", "0"}
         self._tell_runtime()
         self.health = Health()
@@ -197,6 +198,8 @@ class Manager:
             loop.create_task(self._every(LOOK_S, self._try_runtime)),
             loop.create_task(self._every(BEAT_S, self._beat)),
             loop.create_task(self._every(SCRUB_S, self.scrubber.run)),
+            loop.create_task(self._read_switches()),
+            loop.create_task(self._every(RECHECK_S, self._read_switches)),
         ]
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.append(loop.create_task(self._reconfigure())))
         log.info("cache manager %s serves %s on %s", __version__, self.settings.root, self.settings.socket)
@@ -314,6 +317,10 @@ class Manager:
             self._tell_runtime()
             self._changed()
 
+    async def _read_switches(self) -> None:
+        """See whether the sites' exceptions have changed."""
+        await asyncio.to_thread(self.broker.switches.read, self.settings)
+
     def _tell_runtime(self) -> None:
         self.broker.runtime = self.runtime.abilities.runtime if self._tests_before_jobs else ""
 
@@ -332,6 +339,8 @@ class Manager:
                     log.warning("a new %s needs a restart of the manager", name)
             self.settings = replace(settings, **fixed)
             self._configuration_trouble = ""
+            self.locator.plugins.configure(knobs.get("FILETRANSFER_PLUGINS", ""))
+            await self._read_switches()
             log.info("configuration read again")
         self._changed()
 

@@ -14,10 +14,11 @@ from cache_manager.abilities import UNKNOWN, Abilities
 from cache_manager.credential import Credential
 from cache_manager.jobad import BY_EP, JobRequest, is_left_to_runtime
 from cache_manager.outcome import Failed, Served
-from cache_manager.reference import ImageReference, ReferenceKind
+from cache_manager.reference import FEDERATION_SCHEMES, ImageReference, ReferenceKind
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus
-from cache_manager.text import human_bytes
+from cache_manager.text import fair, human_bytes, shorten, without_secrets
+from cache_manager.updatead import MESSAGE_BYTES
 
 
 class SourceKind(Enum):
@@ -27,6 +28,7 @@ class SourceKind(Enum):
     TREE = "published SIF"
     URL = "SIF at the job's URL"
     FEDERATION = "SIF in the data federation"
+    PLUGIN = "SIF that a transfer plug-in brings"
     JOB_FILE = "file that came with the job"
     LOCAL = "path on this EP"
 
@@ -49,7 +51,7 @@ class Candidate:
     @property
     def is_jobs_own(self) -> bool:
         """Whether the job itself names the object: its author can mend it, and nobody else vouches for it."""
-        return self.source in {SourceKind.URL, SourceKind.FEDERATION}
+        return self.source in {SourceKind.URL, SourceKind.FEDERATION, SourceKind.PLUGIN}
 
     @property
     def unpack(self) -> bool:
@@ -67,6 +69,26 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the order of sources: a kind of source at one place, and the kinds of references that it serves.
+
+    `unfit` says why it serves none of this image's kind here; `off` why it is switched off although it might.
+    """
+
+    source: SourceKind
+    serves: frozenset[ReferenceKind]
+    place: str = ""
+    unfit: str = ""
+    off: str = ""
+
+    def candidate(self, image: ImageReference) -> Candidate:
+        """Return this place as one to ask for an image."""
+        if self.source is SourceKind.CVMFS:
+            return Candidate(self.source, image, repository=self.place)
+        return Candidate(self.source, image, base=self.place)
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """Candidates in the order in which they are asked; or the verdict that needs nobody to be asked."""
 
@@ -74,16 +96,33 @@ class Ranking:
     candidates: tuple[Candidate, ...] = ()
     skipped: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    order: tuple[Row, ...] = ()
+    passed_over: tuple[Failed, ...] = ()
+    """What is switched off here: it counts as asked in vain, so that the job's message tells of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the policy knows of this EP at this moment. `unwell` are CVMFS repositories known not to answer."""
+    """What the policy knows of this EP at this moment. `unwell` are CVMFS repositories known not to answer.
+
+    `federations_off` is why no data federation is asked here; empty if they are.
+    """
 
     settings: Settings
     unwell: frozenset[str] = frozenset()
     abilities: Abilities = UNKNOWN
+    federations_off: str = ""
 
+
+NAME_BYTES: Final = 400
+"""A message gives an image's name no more than that, of MESSAGE_BYTES in all."""
+
+_FRAME_BYTES: Final = 160
+"""What stands around name and reasons in a message, at most."""
+
+_PUBLISHED: Final = frozenset({ReferenceKind.CVMFS, ReferenceKind.NAME})
+WITH_CREDENTIAL: Final = frozenset({"box", "gdrive", "onedrive"})
+"""HTCondor's plug-ins for these bring nothing without the job's own credential."""
 
 PRECEDENCE: Final = (
     # The failure that came closest to serving the job tells most. "Not published" comes after every failure that
@@ -131,52 +170,80 @@ def rank(request: JobRequest, site: Site) -> Ranking:
     return _rank_image(image, request, site)
 
 
+def order(site: Site, image: ImageReference | None = None) -> tuple[Row, ...]:
+    """Return the order of sources as the knobs have it, for an image: who comes first is asked first.
+
+    Both forms of a published name are in it: the CVMFS sandbox, and the SIF in each tree.
+    """
+    settings = site.settings
+    foreign = bool(image and image.repository and image.repository not in settings.cvmfs_repositories)
+    repositories = (image.repository,) if image and image.repository else settings.cvmfs_repositories
+    sandboxes = [Row(SourceKind.CVMFS, _PUBLISHED, repository) for repository in repositories]
+    sifs = [Row(SourceKind.TREE, _PUBLISHED, base, off=_off(base, site)) for base in settings.sif_sources]
+    if foreign:
+        elsewhere = f"{repositories[0]} is not in IMAGE_CACHE_CVMFS_REPOSITORIES: its images have no SIFs"
+        sifs = [Row(SourceKind.TREE, _PUBLISHED, unfit=elsewhere)]
+    elif not sifs:
+        sifs = [Row(SourceKind.TREE, _PUBLISHED, unfit="IMAGE_CACHE_SIF_SOURCES is empty: no published SIFs")]
+    published = [*sifs, *sandboxes] if _sif_comes_first(site, repositories, sifs) else [*sandboxes, *sifs]
+    return (
+        *published,
+        Row(SourceKind.URL, frozenset({ReferenceKind.HTTP})),
+        Row(SourceKind.FEDERATION, frozenset({ReferenceKind.FEDERATION}), off=site.federations_off),
+        Row(SourceKind.PLUGIN, frozenset({ReferenceKind.PLUGIN}), unfit=_wants_credential(image)),
+        Row(SourceKind.JOB_FILE, frozenset({ReferenceKind.JOB_FILE})),
+        Row(SourceKind.LOCAL, frozenset({ReferenceKind.PATH})),
+    )
+
+
+def _sif_comes_first(site: Site, repositories: Sequence[str], sifs: Sequence[Row]) -> bool:
+    if site.settings.prefer == "auto":  # a tree that is of no use must not keep a repository waiting
+        return any(not row.unfit and not row.off for row in sifs) and set(repositories) <= site.unwell
+    return site.settings.prefer == "sif"
+
+
+def _off(base: str, site: Site) -> str:
+    return site.federations_off if base.partition("://")[0] in FEDERATION_SCHEMES else ""
+
+
+def _wants_credential(image: ImageReference | None) -> str:
+    """Return why no plug-in is asked for an image: with a job's credential it could be nobody else's."""
+    if image is None or not (image.token or image.scheme in WITH_CREDENTIAL):
+        return ""
+    return (
+        f"{image.scheme}:// takes the job's own credential, which plug-ins get from HTCondor alone: let it transfer "
+        "the image (transfer_container = true)"
+    )
+
+
 def _rank_image(image: ImageReference, request: JobRequest, site: Site) -> Ranking:
-    skipped: list[str] = []
-    if image.kind in {ReferenceKind.CVMFS, ReferenceKind.NAME}:
-        candidates = _published(image, site, skipped)
-    elif image.kind is ReferenceKind.HTTP:
-        candidates = [Candidate(SourceKind.URL, image)]
-    elif image.kind is ReferenceKind.FEDERATION:
-        candidates = [Candidate(SourceKind.FEDERATION, image)]
-    elif image.kind is ReferenceKind.PATH:
-        candidates = [Candidate(SourceKind.LOCAL, image)]
-    elif image.kind is ReferenceKind.JOB_FILE:
-        candidates = [Candidate(SourceKind.JOB_FILE, image)]
-    else:
-        candidates = []
-        skipped.append(f"nothing here fetches {image.scheme}:// URLs")
+    rows = order(site, image)
+    mine = [row for row in rows if image.kind in row.serves]
+    skipped = [row.unfit for row in mine if row.unfit]
+    if image.kind in _PUBLISHED and site.settings.prefer == "auto" and mine[0].source is SourceKind.TREE:
+        repositories = " ".join(row.place for row in mine if row.source is SourceKind.CVMFS)
+        skipped.append(f"CVMFS {repositories} does not answer now: published SIFs come first")
+    passed_over = [Failed(HookStatus.SOURCE_UNREACHABLE, _why_off(row)) for row in mine if row.off]
     formats = _formats(request, site)
     usable = []
-    for candidate in candidates:
+    for candidate in (row.candidate(image) for row in mine if not row.unfit and not row.off):
         unable = _unable(candidate, formats, site.abilities)
         if unable:
             skipped.append(unable)
         else:
             usable.append(replace(candidate, formats=formats))
+    ranking = Ranking(image, tuple(usable), tuple(skipped), order=rows, passed_over=tuple(passed_over))
     if usable:
-        return Ranking(image, tuple(usable), tuple(skipped))
+        return ranking
+    if passed_over:
+        return replace(ranking, verdict=verdict(image, passed_over))
     message = f"{image.short}: {'; '.join(skipped) or 'no source is configured for it'}"
-    return Ranking(image, (), tuple(skipped), Verdict(HookStatus.NO_CONTAINER_RUNTIME, message))
+    return replace(ranking, verdict=Verdict(HookStatus.NO_CONTAINER_RUNTIME, message))
 
 
-def _published(image: ImageReference, site: Site, skipped: list[str]) -> list[Candidate]:
-    """Both forms of a published name: the CVMFS sandbox, and the SIF in each tree."""
-    settings = site.settings
-    repositories = (image.repository,) if image.repository else settings.cvmfs_repositories
-    sandboxes = [Candidate(SourceKind.CVMFS, image, repository=repository) for repository in repositories]
-    sifs: list[Candidate] = []
-    if image.repository and image.repository not in settings.cvmfs_repositories:
-        skipped.append(f"{image.repository} is not in IMAGE_CACHE_CVMFS_REPOSITORIES: its images have no SIFs")
-    elif not settings.sif_sources:
-        skipped.append("IMAGE_CACHE_SIF_SOURCES is empty: no published SIFs")
-    else:
-        sifs = [Candidate(SourceKind.TREE, image, base=base) for base in settings.sif_sources]
-    sif_first = settings.prefer == "sif"
-    if settings.prefer == "auto" and sifs and set(repositories) <= site.unwell:
-        skipped.append(f"CVMFS {' '.join(repositories)} does not answer now: published SIFs come first")
-        sif_first = True
-    return [*sifs, *sandboxes] if sif_first else [*sandboxes, *sifs]
+def _why_off(row: Row) -> str:
+    where = f" {without_secrets(row.place)}" if row.place else ""
+    return f"{row.source.value}{where}: {row.off}"
 
 
 def _formats(request: JobRequest, site: Site) -> tuple[str, ...]:
@@ -237,23 +304,31 @@ def verdict(
     status = min(statuses, key=PRECEDENCE.index)
     main = next(failure for failure in telling if failure.status is status)
     others = [failure.why for failure in failures if failure is not main]
-    also = f" [also tried: {'; '.join(others)}]" if others else ""
     advice = f" -- {status.remedy}" if status.holds and status.remedy else ""
+    head = shorten(image.short, NAME_BYTES)
+    why, also = _told(main.why, others, NAME_BYTES + len(advice))
     if named_by == "default" and status.holds:
         # the user can mend nothing, and another EP has another default image
-        message = f"default image {image.short} of this EP (IMAGE_CACHE_DEFAULT_IMAGE): {main.why}{also}"
+        message = f"default image {head} of this EP (IMAGE_CACHE_DEFAULT_IMAGE): {why}{also}"
         return Verdict(HookStatus.HOOK_INTERNAL_ERROR, message)
     elsewhere = _why_elsewhere(image, named_by) if status.holds else ""
     if elsewhere:
-        return Verdict(HookStatus.NO_CONTAINER_RUNTIME, f"{image.short}: {main.why}; {elsewhere}{also}")
-    return Verdict(status, f"{image.short}: {main.why}{advice}{also}")
+        return Verdict(HookStatus.NO_CONTAINER_RUNTIME, f"{head}: {why}; {elsewhere}{also}")
+    return Verdict(status, f"{head}: {why}{advice}{also}")
+
+
+def _told(main: str, others: Sequence[str], taken_bytes: int) -> tuple[str, str]:
+    """Return the reasons, shortened so that none of them is cut off for the length of another."""
+    room = MESSAGE_BYTES - taken_bytes - _FRAME_BYTES - len("; ") * len(others)
+    main, *others = fair([main, *others], room)
+    return main, f" [also tried: {'; '.join(others)}]" if others else ""
 
 
 def _why_elsewhere(image: ImageReference, named_by: str) -> str:
     """Return why another EP may run what cannot be had here; empty if none could."""
     if named_by.endswith(BY_EP):
         return "on another EP the job's expression may name another image"
-    if image.token and image.kind is not ReferenceKind.FEDERATION:
+    if image.token and image.kind not in {ReferenceKind.FEDERATION, ReferenceKind.PLUGIN}:
         return "asked for without the job's credential, which this EP does not use"
     return ""
 
@@ -262,6 +337,7 @@ def _success(image: ImageReference, served: Served, failures: Sequence[Failed], 
     size = f", {human_bytes(served.size_bytes)}" if served.size_bytes is not None else ""
     time = "" if served.hit else f", {served.seconds:.1f} s"
     default = "default image " if named_by == "default" else ""
-    instead = f" [instead of: {'; '.join(failure.why for failure in failures)}]" if failures else ""
+    whys = fair([failure.why for failure in failures], MESSAGE_BYTES // 2)
+    instead = f" [instead of: {'; '.join(whys)}]" if failures else ""
     note = f" ({served.note})" if served.note else ""
     return f"{default}{image.short}: {served.origin}{size}{time}{note}{instead}"

@@ -15,7 +15,7 @@ from cache_manager.broker import Broker
 from cache_manager.disk import Room
 from cache_manager.jobad import JobRequest
 from cache_manager.pin import Pin
-from cache_manager.policy import Verdict
+from cache_manager.policy import Row, Verdict
 from cache_manager.processes import Peer
 from cache_manager.reader import Reader
 from cache_manager.reconcile import Quarantined
@@ -205,6 +205,16 @@ def _with_rate(fetch: dict[str, str | float]) -> dict[str, Any]:
     return fetch | {"rate_bytes": round(rate), "left_s": None if left is None else round(max(0.0, left), 1)}
 
 
+def _row(row: Row) -> dict[str, str]:
+    """Return a line of the order of sources."""
+    return {
+        "source": row.source.value,
+        "place": without_secrets(row.place),
+        "serves": ", ".join(sorted(kind.name.lower() for kind in row.serves)),
+        "why_not": row.off or row.unfit,
+    }
+
+
 async def explain(broker: Broker, asked: Awaitable[JobRequest], *, ask: bool = True) -> dict[str, Any]:
     """Return the decision for what was asked step by step, without fetching; without `ask` from what is known."""
     steps: list[dict[str, str]] = []
@@ -215,6 +225,7 @@ async def explain(broker: Broker, asked: Awaitable[JobRequest], *, ask: bool = T
         return {
             "asked": "",
             "named_by": "",
+            "order": [],
             "steps": steps,
             "status": error.status.code,
             "ad": block.decode(),
@@ -225,7 +236,9 @@ async def explain(broker: Broker, asked: Awaitable[JobRequest], *, ask: bool = T
         source = f"{candidate.source.value} ({place})" if place else candidate.source.value
         steps.append({"source": source, "answer": words})
     steps += [{"source": "-", "answer": f"skipped: {words}"} for words in ranking.skipped]
+    steps += [{"source": "-", "answer": f"switched off: {one.why}"} for one in ranking.passed_over]
     return {
+        "order": [_row(row) for row in ranking.order],
         "asked": ranking.image.short if ranking.image else "",
         "named_by": request.named_by or ("IMAGE_CACHE_DEFAULT_IMAGE" if ranking.image else ""),
         "steps": steps,

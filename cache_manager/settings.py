@@ -219,6 +219,13 @@ class Settings:
         "who asks data federations: `native` (the manager), `client` (the `pelican` command on PATH), or first the "
         "Pelican cache of this machine at `unix:///path`",
     )
+    site: str = _knob("SITE", "", str.strip, "this site's name in IMAGE_CACHE_EXCEPTIONS")
+    exceptions: str = _knob(
+        "EXCEPTIONS",
+        "",
+        _path,
+        "CSV of `Site,percent,message`: on so many percent of the site's EPs data federations are not asked",
+    )
     default_image: tuple[tuple[int, ImageReference], ...] = _knob(
         "DEFAULT_IMAGE",
         "",

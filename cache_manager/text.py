@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Final
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+_LEAST: Final = 16
+"""Of a text that is shortened there is at least so much: its two ends, and what says that something is missing."""
 
 
 def without_secrets(text: str) -> str:
@@ -32,6 +37,19 @@ def shorten(text: str, limit_bytes: int) -> str:
         return raw.decode()
     half = (limit_bytes - 5) // 2
     return raw[:half].decode(errors="ignore") + " ... " + raw[-half:].decode(errors="ignore")
+
+
+def fair(parts: Sequence[str], limit_bytes: int) -> list[str]:
+    """Return the texts in at most `limit_bytes` together: short ones whole, the long ones with the same room each."""
+    sizes = [len(part.encode(errors="replace")) for part in parts]
+    room, each = limit_bytes, limit_bytes
+    for done, size in enumerate(sorted(sizes)):
+        each = room // (len(sizes) - done)
+        if size > each:
+            break
+        room -= size
+        each = limit_bytes
+    return [shorten(part, max(each, _LEAST)) for part in parts]
 
 
 def human_time(seconds: float) -> str:

@@ -49,6 +49,7 @@ CORE: Final = {
     "caller",
     "credential",
     "opened",
+    "exceptions",
     "evaluated",
 }
 SOURCES: Final = {
@@ -71,6 +72,7 @@ SOURCES: Final = {
     "sources.transport",
     "sources.tree",
     "sources.url",
+    "sources.plugin",
     "sources.cvmfs",
     "sources.cvmfs_child",
     "sources.stratum",
@@ -111,6 +113,7 @@ EDGES: Final = {
     "plugin",
     "plugin_asks",
     "plugin_next",
+    "switches",
 }
 MANAGER: Final = {
     "askback",

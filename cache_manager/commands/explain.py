@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         found["by"] = "the running manager"
     except client.ManagerDown as down:
         try:
-            found = asyncio.run(_by_itself(settings_and_knobs()[0], job, machine))
+            settings, knobs = settings_and_knobs()
+            found = asyncio.run(_by_itself(settings, knobs.get("FILETRANSFER_PLUGINS", ""), job, machine))
         except CommandError as error:
             return complain(error)
         found["by"] = f"this command (no manager: {down})"
@@ -71,7 +72,7 @@ def _read(name: str) -> bytes:
     return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
 
 
-async def _by_itself(settings: Settings, job: bytes, machine: bytes) -> dict[str, Any]:
+async def _by_itself(settings: Settings, plugins: str, job: bytes, machine: bytes) -> dict[str, Any]:
     """Look at the sources and at the disk, without a manager and without changing anything."""
     store = Store(CacheLayout(PurePosixPath(settings.root)))
     cache = Cache(store, lambda: settings, lambda: None)
@@ -83,6 +84,8 @@ async def _by_itself(settings: Settings, job: bytes, machine: bytes) -> dict[str
     cache.objects = {name: record for name, record in found.objects.items() if record is not None}
     cache.read_only = True
     broker, reader = Broker(cache, lambda: settings), Reader()
+    broker.switches.read(settings)
+    broker.locator.plugins.configure(plugins)
     try:
         header = Header(len(job + machine), {"job": str(len(job))})
         return await reports.explain(broker, reader.request("", header, job + machine))
@@ -100,6 +103,10 @@ def _print(found: dict[str, Any]) -> None:
         ("status", f"{status.code} {status.name}: the job {_becomes(status)}"),
     ]
     print_table(("", ""), rows)
+    if found.get("order"):
+        rows = [(str(number), *row.values()) for number, row in enumerate(found["order"], 1)]
+        print("\nthe order of sources:")
+        print_table(("", "source", "place", "serves", "not here, because"), rows)
     if found["steps"]:
         print()
         print_table(("source", "answer"), [(step["source"], step["answer"]) for step in found["steps"]])

@@ -8,7 +8,7 @@ import pytest
 
 from cache_manager.abilities import Abilities
 from cache_manager.jobad import Machine
-from cache_manager.policy import Candidate, Ranking, Site, SourceKind, rank, refused
+from cache_manager.policy import Candidate, Ranking, Site, SourceKind, order, rank, refused
 from cache_manager.reference import ImageReference
 from cache_manager.settings import SettingsError
 from cache_manager.status import HookStatus
@@ -198,3 +198,49 @@ def test_a_published_name_is_asked_for_in_every_repository() -> None:
         for unwell in (set(), {"a.example"}, {"a.example", "b.example"})
     ]
     assert orders == [[SANDBOX, SANDBOX, SIF, SIF], [SANDBOX, SANDBOX, SIF, SIF], [SIF, SIF, SANDBOX, SANDBOX]]
+
+
+OFF = "switched off at Anvil: NAT (IMAGE_CACHE_EXCEPTIONS)"
+FEDERATED = "osdf:///ospool/v2 https://one.example/v2"
+
+
+def test_the_order_of_sources_is_a_table_of_the_knobs() -> None:
+    """One line for each place; `explain` prints it."""
+    table = order(Site(knobs(SIF_SOURCES=FEDERATED, PREFER="sif"), federations_off=OFF))
+    lines = [f"{row.source.name} {row.place} {row.off or row.unfit}".strip() for row in table]
+    assert lines == [
+        f"TREE osdf:///ospool/v2 {OFF}",
+        "TREE https://one.example/v2",
+        f"CVMFS {REPOSITORY}",
+        "URL",
+        f"FEDERATION  {OFF}",
+        "PLUGIN",
+        "JOB_FILE",
+        "LOCAL",
+    ]
+
+
+def test_a_federation_that_is_switched_off_here_is_not_asked_and_told() -> None:
+    """Other sources are; where there is none the job goes to another EP, with the reason."""
+    settings = knobs(SIF_SOURCES=FEDERATED, CVMFS_REPOSITORIES=REPOSITORY)
+    ranking = rank(request(CVMFS_IMAGE), Site(settings, federations_off=OFF))
+    assert asked(ranking) == [f"CVMFS sandbox {REPOSITORY}", "published SIF https://one.example/v2"]
+    assert [one.why for one in ranking.passed_over] == [f"published SIF osdf:///ospool/v2: {OFF}"]
+    alone = rank(request("osdf:///ns/x.sif"), Site(settings, federations_off=OFF)).verdict
+    assert alone is not None
+    assert alone.status is HookStatus.SOURCE_UNREACHABLE
+    assert OFF in alone.message
+
+
+@pytest.mark.parametrize("url", ["gdrive://x.sif", "box://x.sif", "cred+ftp://host/x.sif"])
+def test_what_takes_the_jobs_own_credential_is_left_to_htcondor(url: str) -> None:
+    """It would be nobody else's: the message says how the job gets it."""
+    verdict = rank(request(url), Site(knobs())).verdict
+    assert verdict is not None
+    assert verdict.status is HookStatus.NO_CONTAINER_RUNTIME
+    assert "transfer_container = true" in verdict.message
+
+
+def test_another_url_that_htcondor_knows_is_a_plugins() -> None:
+    """Which one, if any, its source knows."""
+    assert asked(rank(request("ftp://host/x.sif"), Site(knobs()))) == ["SIF that a transfer plug-in brings"]

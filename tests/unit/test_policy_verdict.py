@@ -12,6 +12,7 @@ from cache_manager.outcome import Absent, Denied, Failed, Served, Unwell, failur
 from cache_manager.policy import PRECEDENCE, verdict
 from cache_manager.reference import ImageReference
 from cache_manager.status import HookStatus
+from cache_manager.updatead import MESSAGE_BYTES
 
 IMAGE = ImageReference.parse("https://user:word@host.example/rocky.sif?sig=s3cr3t")
 SHORT = "https://host.example/rocky.sif"
@@ -125,3 +126,16 @@ def test_an_answer_becomes_the_failure_that_it_means(elsewhere: HookStatus, *, e
     assert failure_of(Denied("d"), elsewhere) == Failed(HookStatus.IMAGE_ACCESS_DENIED, "d", existing=True)
     assert failure_of(Absent("a", authoritative=True), elsewhere) == Failed(HookStatus.IMAGE_NOT_PUBLISHED, "a")
     assert failure_of(Absent("a"), elsewhere) == Failed(elsewhere, "a", not_here=True)
+
+
+def test_each_of_many_long_reasons_is_told_in_part() -> None:
+    """None is cut off because it comes last, and the whole fits into what HTCondor takes."""
+    many = [Failed(HookStatus.SOURCE_UNREACHABLE, f"source {number} {'x' * 900} end {number}") for number in range(9)]
+    short = Failed(HookStatus.CVMFS_UNAVAILABLE, "the short one")
+    message = verdict(ImageReference.parse(f"https://host.example/{'y' * 3000}.sif"), [*many, short]).message
+    assert len(message.encode()) <= MESSAGE_BYTES
+    assert "the short one" in message
+    assert all(f"source {number} " in message and f"end {number}" in message for number in range(9))
+    served = verdict(IMAGE, [*many, FETCHED]).message
+    assert len(served.encode()) <= MESSAGE_BYTES
+    assert all(f"source {number} " in served for number in range(9))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_manager.text import human_bytes, printable, shorten
+from cache_manager.text import fair, human_bytes, printable, shorten
 
 
 @given(st.text(max_size=400), st.integers(40, 300))
@@ -30,6 +30,19 @@ def test_a_shortened_message_fits_its_limit(text: str, limit: int) -> None:
     """HTCondor holds jobs whose hook says too much, so the limit is in bytes."""
     told = shorten(text, limit).encode()
     assert len(told) <= limit
+
+
+@given(st.lists(st.text(st.characters(codec=None), max_size=300), max_size=8), st.integers(200, 900))
+def test_reasons_share_the_room_that_there_is(parts: list[str], limit: int) -> None:
+    """All fit, each is there, and one is shortened only if it is among the longest."""
+    told = fair(parts, limit)
+    sizes = [len(part.encode(errors="replace")) for part in parts]
+    after = [len(part.encode()) for part in told]
+    assert sum(after) <= limit
+    cut = [size for size, now in zip(sizes, after, strict=True) if now < size]
+    whole = [size for size, now in zip(sizes, after, strict=True) if now == size]
+    assert not cut or not whole or max(whole) <= max(after)
+    assert bool(cut) is (sum(sizes) > limit)
 
 
 @given(st.text(max_size=50))
