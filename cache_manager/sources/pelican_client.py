@@ -76,7 +76,7 @@ class PelicanClient:
         """Write an object to the sink. Raises SourceError, and the sink's StatusError."""
         with tempfile.TemporaryDirectory(prefix="pelican-", dir=self.directory) as place:
             file = self._got(FederationUrl.parse(url, self.own), place, lambda came: sink.expect(2 * came))
-            sink.end_is_told = True
+            sink.restart()  # what another way has begun
             sink.came_from.add(url)
             with file.open("rb") as source:
                 while data := source.read(CHUNK):
