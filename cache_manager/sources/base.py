@@ -18,13 +18,15 @@ class Route:
 
     `headers` go to the URL's own server and to no other that it redirects to; they may hold a token. `trailer` says
     that it is a Pelican server, which tells after the last byte whether those were all. `near` is set where another
-    server told us the URL: whether that one answers this machine alone.
+    server told us the URL: whether that one answers this machine alone. `of_bytes` is set for an object that does not
+    change, and whose size was told beforehand: any part of one of that size is a part of it.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     trailer: bool = False
     near: bool | None = None
+    of_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

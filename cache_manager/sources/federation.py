@@ -88,7 +88,7 @@ class Federation:
 
     def transfer(self, located: Located, sink: Sink) -> None:
         """Fetch an object. Raises SourceError."""
-        self.bring(located.url, sink, located.digest)
+        self._bring(FederationUrl.parse(located.url, self.own), sink, located)
 
     def read(self, url: str, *, fresh: bool = False) -> bytes:
         """Return the body of a small object; a `fresh` one from its origin: caches keep what they once had.
@@ -114,22 +114,26 @@ class Federation:
 
     def bring(self, url: str, sink: Sink, digest: str) -> None:
         """Write an object to the sink. Raises SourceError, and the sink's StatusError."""
-        what = FederationUrl.parse(url, self.own)
+        self._bring(FederationUrl.parse(url, self.own), sink, Located(url=url, digest=digest))
+
+    def _bring(self, what: FederationUrl, sink: Sink, located: Located) -> None:
         distrusted: list[Route] = []
 
         def bring(routes: Sequence[Route]) -> None:
-            good = [route for route in routes if route.url not in sink.wrong_from]
+            # objects do not change: of one whose size is known, any server may give the rest
+            known = [replace(route, of_bytes=located.about_bytes) for route in routes]
+            good = [route for route in known if route.url not in sink.wrong_from]
             if not good:
-                distrusted.extend(routes)
+                distrusted.extend(known)
                 raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, "delivered something else"))
-            transport.transfer(good, sink, self.patience, digest)
+            transport.transfer(good, sink, self.patience, located.digest)
 
         try:
             self._from_servers(what, bring)
         except SourceError:
             if not distrusted:
                 raise
-            transport.transfer(distrusted, sink, self.patience, digest)  # perhaps it was the network between
+            transport.transfer(distrusted, sink, self.patience, located.digest)  # perhaps it was the network between
 
     def _located(self, what: FederationUrl) -> Located:
         found = self._from_servers(what, lambda routes: _first(routes, self._head))

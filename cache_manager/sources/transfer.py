@@ -1,7 +1,8 @@
 """Bringing an object in from one of several places, within one budget: what is cut goes on where it ended.
 
 The rest of an object is taken from where the begin came from, or from elsewhere, if it can be shown to be the same
-object: by its strong ETag, or by a digest that is known beforehand and proves it in the end. Else it begins anew.
+object: by its strong ETag, by a digest that is known beforehand and proves it in the end, or by its size where objects
+do not change. Else it begins anew.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class _Transfer:
         self._digest = digest
         self._clock = clock
         self._began = clock()
+        self._is_fixed = False
         self._tried = 0
         self._attempts = 0
         self._restarts = 0
@@ -77,6 +79,7 @@ class _Transfer:
 
     def run(self, routes: Sequence[Route]) -> None:
         """Try the routes in their order."""
+        self._is_fixed = all(route.of_bytes is not None for route in routes)
         failures: list[Failure] = []
         for self._tried, route in enumerate(routes, 1):
             failure = self._from(route, is_last=self._tried == len(routes))
@@ -132,7 +135,7 @@ class _Transfer:
     @property
     def _may_go_on(self) -> bool:
         """Whether the rest of the same object can be told from that of another one."""
-        return self._known.as_it_is and bool(self._known.etag or self._digest)
+        return self._known.as_it_is and bool(self._known.etag or self._digest or self._is_fixed)
 
     def _restart(self, route: Route) -> None:
         self._restarts += 1
@@ -165,13 +168,13 @@ class _Transfer:
         if body.size_bytes is not None and body.size_bytes != part.last + 1 - part.first:
             return False
         # some servers do not know If-Range, and send a part of whatever they have now
-        same = etag == self._known.etag if etag and self._known.etag else bool(self._digest)
+        same = etag == self._known.etag if etag and self._known.etag else bool(self._digest) or self._is_fixed
         return same and part.of_bytes == (self._known.of_bytes or part.of_bytes)
 
     def _receive(self, route: Route, body: Body, *, is_last: bool) -> None:
         """Take what an answer brings, and see that it is all of it."""
         sink = self._sink
-        self._take_note(body)
+        self._take_note(route, body)
         sink.came_from.add(route.url)
         sink.expect(self._known.of_bytes)
         before, began = sink.size_bytes, self._clock()
@@ -190,7 +193,7 @@ class _Transfer:
         if sink.promised is nothing_promised and self._known.as_it_is:
             sink.promised = partial(self._ask_for_sum, route, self._known.etag, sink.size_bytes)
 
-    def _take_note(self, body: Body) -> None:
+    def _take_note(self, route: Route, body: Body) -> None:
         """Remember of which object these are bytes."""
         part = part_of(body.headers)
         if body.status == PARTIAL and part is not None:
@@ -199,7 +202,8 @@ class _Transfer:
             self._sink.end_is_told = True
             return
         etag = strong_etag(body.headers) if body.as_it_is else ""
-        self._sink.note(Known(body.size_bytes, etag, body.as_it_is))
+        of_bytes = route.of_bytes if body.size_bytes is None and body.as_it_is else body.size_bytes
+        self._sink.note(Known(of_bytes, etag, body.as_it_is))
         self._sink.end_is_told = body.end_is_told
         found = best_sum(body.headers) if body.as_it_is else None
         self._sink.promised = (lambda: found) if found else nothing_promised

@@ -195,6 +195,27 @@ def test_a_fault_of_some_servers_costs_the_job_nothing(world: World, fault: str,
     assert "127.0.0.1" in str(caught.value)
 
 
+@pytest.mark.parametrize("server", ["XrootD/v5.8", "nginx"])
+def test_what_is_cut_goes_on_where_it_ended(world: World, server: str) -> None:
+    """Also where the server says no ETag with the bytes."""
+    world.one.name = server
+    world.one.faults = Faults(cut=1000, times=3)
+    assert world.fetched() == BODY
+    came = [one.headers.get("Range") for one in world.one.asked if one.method == "GET"]
+    assert came == [None, "bytes=1000-", "bytes=2000-", "bytes=3000-"]
+    assert not world.two.asked
+
+
+def test_the_rest_of_an_object_comes_from_another_server(world: World) -> None:
+    """Objects of a federation do not change: one of the same size is the same one."""
+    found, sink = world.source().locate(IMAGE), MemorySink()
+    assert isinstance(found, Located)
+    world.one.faults = Faults(cut=1000, status_after=503)
+    world.source().transfer(found, sink)
+    assert bytes(sink.data) == BODY
+    assert [one.headers.get("Range") for one in world.two.asked if one.method == "GET"] == ["bytes=1000-"]
+
+
 def test_a_server_that_did_not_answer_is_asked_last_for_a_while(world: World) -> None:
     """The next job does not wait for it."""
     world.namespace.caches = [DEAD, world.two.url]
