@@ -5,6 +5,7 @@ What stands for the federation's protected part is a double: it looks at tokens 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from tests.federation import FederationDouble, Namespace, ObjectsDouble
 from tests.pool.demo import BARE_KNOBS
 from tests.pool.harness import Job, Pool, wait_for
 from tests.pool.processes import make_directory
+from tests.pool.relay import Relay
 from tests.pool.world import SIFS, World
 from tests.pool.xrootd import XrootdServer
 
 DEAD: Final = "http://127.0.0.1:1"
 OPEN: Final = "/ospool/web.sif"
+LARGE: Final = "/ospool/rocky9.sif"
 CLOSED: Final = "/igwn/alma9.sif"
 JOES: Final = "eyJhbGciOi.CaNaRy7391.joe"
 AMYS: Final = "eyJhbGciOi.CaNaRy7391.amy"
@@ -85,6 +88,23 @@ def test_ten_jobs_of_two_owners_cost_one_get(osdf: Osdf) -> None:
     assert osdf.cache.count("GET", OPEN) == 1
     assert osdf.origin.count("GET", OPEN) == 0  # the cache speaks its own protocol
     assert all(job.ad()["DiskUsage"] * 1024 < (SIFS / "web.sif").stat().st_size for job in jobs)
+
+
+def test_a_connection_that_breaks_costs_no_byte_twice(osdf: Osdf) -> None:
+    """XRootD says no ETag with the bytes: the job's image goes on where it was cut all the same."""
+    osdf.origin.publish(LARGE, SIFS / "rocky9.sif")
+    size = (SIFS / "rocky9.sif").stat().st_size
+    with Relay(osdf.cache.port, cuts=3, after=size // 5) as relay:
+        osdf.director.namespaces[0].caches = [relay.url]
+        (job,) = osdf.submit(f"osdf://{LARGE}", "joe")
+        job.wait()
+        assert relay.cuts_left == 0
+    assert job.stdout == "htc/rocky:9 SIF\n"
+    assert osdf.cache.count("GET", LARGE) == 4
+    firsts = [int(first) for first in re.findall(r"Range: bytes=([0-9]+)-", osdf.cache.log)]
+    assert len(firsts) == 3
+    assert firsts == sorted(firsts)
+    assert firsts[0] > 0
 
 
 def test_a_protected_image_is_for_the_owner_whose_token_is_accepted(osdf: Osdf) -> None:
