@@ -102,6 +102,13 @@ class Staging:
         if size_bytes is not None:
             self._reserve(size_bytes)
 
+    def reserve(self, total_bytes: int) -> None:
+        """Have room for so much in all, of what may become more."""
+        if self.stopped is not None:
+            raise self.stopped
+        if total_bytes > self._granted:
+            self._reserve(total_bytes)
+
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
         if self.stopped is not None:
@@ -125,7 +132,7 @@ class Staging:
         path.chmod(0o444)
         path.rename(self.directory / IMAGE)
         self._descriptor = os.open(self.directory / IMAGE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self.size_bytes = os.fstat(self._descriptor).st_size
+        self.size_bytes = self.of_bytes = os.fstat(self._descriptor).st_size
         self._digest.wrote(self.size_bytes)
         self.head = os.pread(self._descriptor, HEADER_BYTES, 0)
 

@@ -184,6 +184,7 @@ class _Watch:
         now = time.monotonic()
         if size != self._size:
             self._size, self._grew_at = size, now
+        self._sink.reserve(0)  # it may not be wanted any more
         if size + AHEAD_BYTES // 2 > self._reserved:
             self._reserve(size)
         spent, budget = now - self._began, self._patience.budget_s(size)
@@ -197,12 +198,12 @@ class _Watch:
     def _reserve(self, size: int) -> None:
         from_now = size + AHEAD_BYTES
         try:
-            self._sink.expect(from_now)
+            self._sink.reserve(from_now)
             self._reserved = from_now
         except StatusError:
             if size <= self._reserved:
                 return  # there is room for what came, and perhaps for all of it
-            self._sink.expect(size)
+            self._sink.reserve(size)
             self._reserved = size
 
 

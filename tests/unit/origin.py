@@ -127,6 +127,9 @@ class MemorySink:
         """Take bytes."""
         self.data += data
 
+    def reserve(self, total_bytes: int) -> None:
+        """Have all the room that there is."""
+
     def adopt(self, path: Path) -> None:
         """Take a file."""
         self.data = path.read_bytes()

@@ -205,6 +205,14 @@ def test_a_plugin_that_outgrows_its_room_is_ended_with_what_it_started(bench: Be
     assert not list(bench.staging.directory.iterdir())
 
 
+def test_a_plugin_that_nobody_waits_for_any_more_is_ended(bench: Bench) -> None:
+    """The fetcher says so in the middle of it."""
+    bench.double("while True:\n    time.sleep(0.02)\n")
+    bench.staging.stopped = StatusError(HookStatus.DEADLINE_EXCEEDED, "nobody waits")
+    with pytest.raises(StatusError, match="nobody waits"):
+        bench.transfer()
+
+
 @pytest.mark.parametrize(
     ("patience", "says"),
     [
