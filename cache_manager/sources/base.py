@@ -72,7 +72,7 @@ class Sink(Protocol):
         """Take the next bytes, which are only there during the call. Raises StatusError when there is no room."""
 
     def reserve(self, total_bytes: int) -> None:
-        """Have room for so much in all, of what a program brings. Raises StatusError: no room, or not wanted any more."""
+        """Have room for so much of what a program brings. Raises StatusError: no room, or not wanted any more."""
 
     def adopt(self, path: Path) -> None:
         """Take a file in `directory` as all that came. It is ours, has no other name, and there is room for it."""
