@@ -237,14 +237,6 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
         yield "sif.credentials_file: is only for sif.url"
 
 
-def table_markdown() -> str:
-    """Return the table of options for the documentation."""
-    rows = ["| option | default | meaning |", "|---|---|---|"]
-    for path, default, meaning in options_documented():
-        rows.append(f"| {path} | {f'`{default}`' if default else '(empty)'} | {meaning} |")
-    return "\n".join(rows) + "\n"
-
-
 def options_documented() -> Iterator[tuple[str, str, str]]:
     """Yield path, default and meaning of each option, those of a registry behind `registries.HOST`."""
     for one in fields(Settings):

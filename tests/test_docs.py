@@ -9,6 +9,7 @@ import pytest
 
 from cache_manager.__main__ import COMMANDS
 from cache_manager.status import HookStatus
+from sync import __main__ as publisher
 from tests import docs
 
 
@@ -23,6 +24,8 @@ def test_the_readme_has_every_status_and_every_command() -> None:
     readme = docs.README.read_text(encoding="utf-8")
     assert all(f"| {status.code} | {status.name} |" in readme for status in HookStatus)
     assert all(f"`{command}`" in readme or f"condor_image_cache {command}" in readme for command in COMMANDS)
+    publishing = readme.partition("## Publish images")[2].partition("\n## ")[0]
+    assert all(f"| `{command}`" in publishing for command in publisher.COMMANDS)
 
 
 def test_the_hooks_codes_are_those_of_the_table() -> None:

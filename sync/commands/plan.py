@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from cache_manager.layout import CATALOG
-from sync import catalog
-from sync.catalog import Catalog, CatalogError
+from sync.catalog import Catalog
 from sync.commands.common import CommandError, add_config, add_json, print_json, print_table, settings
 from sync.credentials import CredentialsError
+from sync.memory import Forgotten, Memory
 from sync.plan import Plan, decide
 from sync.resolution import Resolution
 from sync.settings import Settings
@@ -58,15 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def published(chosen: Settings) -> Catalog:
     """Return the catalog of what is published, an empty one before the first run. Raises CommandError."""
-    path = Path(chosen.state_directory) / CATALOG
+    memory = Memory(Path(chosen.state_directory))
     try:
-        return catalog.parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Catalog()
+        return memory.catalog()
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from None
-    except (CatalogError, UnicodeDecodeError) as error:
-        raise CommandError(f"{path}: {error}") from None
+        raise CommandError(f"{error.filename}: {error.strerror}") from None
+    except Forgotten as error:
+        raise CommandError(str(error)) from None
 
 
 def _as_json(found: Resolution, plan: Plan) -> dict[str, Any]:

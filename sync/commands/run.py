@@ -10,12 +10,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from cache_manager.text import human_bytes
 from sync import opening, plan
 from sync.catalog import Catalog
-from sync.commands.common import CommandError, add_config, print_table, settings
+from sync.commands.common import CommandError, add_config, add_json, print_json, print_table, settings
 from sync.commands.progress import Telling, telling
 from sync.credentials import CredentialsError
 from sync.ledger import Ledger
@@ -44,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", metavar="REF", action="append", default=[], help="only this published name; repeatable"
     )
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,7 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(f"{error.filename or chosen.state_directory}: {error.strerror or error}") from None
-    _print(outcome, ledger.catalog)
+    if arguments.json:
+        print_json(_as_json(outcome))
+    else:
+        _print(outcome, ledger.catalog)
     return 0 if outcome.is_good else 1
 
 
@@ -112,6 +116,12 @@ def _refuse_unknown(only: list[str], planned: plan.Plan) -> None:
     missing = set(only) - {one.name for one in planned.actions}
     if missing:
         raise CommandError(f"not listed, and not published: {', '.join(sorted(missing))}")
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    failed = [{"name": one.name, "why": one.why, "transient": one.transient} for one in outcome.failures]
+    published = [{"name": name, "architectures": list(archs)} for name, archs in sorted(outcome.published.items())]
+    return {"published": published, "failed": failed, "faults": outcome.faults}
 
 
 def _print(outcome: Outcome, catalog: Catalog) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sync.options import Compression, Registry
-from sync.settings import Settings, SettingsError, options_documented, table_markdown
+from sync.settings import Settings, SettingsError, options_documented
 
 LEAST = "image_list: /srv/images.txt\nsif:\n  directory: /srv/sif\n"
 
@@ -106,9 +109,12 @@ def test_a_file_that_is_no_configuration_says_why(text: str, why: str) -> None:
         Settings.from_yaml(text)
 
 
-def test_every_option_is_documented() -> None:
-    """Path, default, meaning."""
-    table = table_markdown()
+def test_the_documented_example_is_a_configuration() -> None:
+    """Also with every option in it set to its default."""
+    example = (Path(__file__).parents[2] / "docs" / "sync.yaml").read_text(encoding="utf-8")
+    assert Settings.from_yaml(example).registry("docker.io").credentials_file
+    given = re.sub(r"^( *)# ([a-z_]+:(?: |$))", r"\1\2", example, flags=re.MULTILINE)
+    assert Settings.from_yaml(given) == Settings.from_yaml(example)
     for path, _, meaning in options_documented():
         assert meaning
-        assert f"| {path} |" in table
+        assert f"{path.rpartition('.')[2]}:" in example
