@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cache_manager.__main__ import COMMANDS
 from cache_manager.status import HookStatus
@@ -53,3 +55,16 @@ def test_every_threat_of_the_security_page_has_a_test_that_exists() -> None:
         named = re.findall(r"`(test_\w+)`", shown)
         assert named, threat
         assert set(named) <= known, f"{threat}: {set(named) - known}"
+
+
+def test_the_workflow_for_pull_requests_needs_no_secret_and_runs_our_command() -> None:
+    """Whoever copies it finds that out on a forge only."""
+    text = (docs.ROOT / "packaging" / "github" / "verify-images.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "secrets." not in text
+    assert "pull_request_target" not in text
+    steps = [one["run"] for one in workflow["jobs"]["verify"]["steps"] if "run" in one]
+    (command,) = (one for one in steps if one.startswith("condor_image_sync verify "))
+    found = publisher.parser_of("verify").parse_args(shlex.split(command)[2:])
+    assert (found.base, str(found.file), found.architectures) == ("$BASE", "images.txt", ("x86_64",))

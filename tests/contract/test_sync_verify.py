@@ -284,3 +284,18 @@ def test_the_plan_is_printed_and_nothing_is_done(
     assert not os.path.lexists(tmp_path / "sif")
     assert main(["plan", "--config", str(config), "--only", "htc/other:1"]) == 1
     assert "not listed" in capsys.readouterr().err
+
+
+def test_a_run_tells_programs_what_became_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing else is on stdout; 1 where an image failed."""
+    path = tmp_path / "images.txt"
+    path.write_text("localhost:1/a/b:1\n")
+    config = tmp_path / "sync.yaml"
+    config.write_text(
+        f"image_list: {path}\nsif: {{directory: {tmp_path}/sif}}\nstate_directory: {tmp_path}/state\n"
+        f"work_directory: {tmp_path}/work\nregistry_patience: 2s\n"
+    )
+    assert main(["run", "--json", "--config", str(config)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert ([one["name"] for one in found["failed"]], found["published"]) == (["a/b:1"], [])
+    assert found["failed"][0]["transient"]
