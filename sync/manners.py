@@ -11,11 +11,19 @@ from cache_manager.registry.failure import Kind, RegistryError
 from cache_manager.registry.ratelimit import RateLimit
 from cache_manager.text import human_time
 
-SILENT_AFTER: Final = 3
-"""So many questions in a row without an answer: the others would only wait for it too."""
-
 TRIES: Final = 2
+"""For a question that gets no answer, or an error of the server's."""
+
+MOST_ERRORS: Final = 30
+"""In a row, then the others would only fail too; fewer may be one broken repository's."""
+
+_NO_ANSWER: Final = 10
+"""What a question without any answer counts: it costs each of the others as long a wait."""
+
 FIRST_WAIT_S: Final = 1.0
+"""Before a second try; doubled each time where a registry says `later`, and not when."""
+
+_MOST_DOUBLINGS: Final = 12
 _T = TypeVar("_T")
 
 
@@ -30,7 +38,8 @@ class Manners:
         self._registry = registry
         self._left_s = patience_s
         self._until = 0.0
-        self._silent = 0
+        self._errors = 0
+        self._refusals = 0
         self._closed = ""
         self._kind = Kind.UNREACHABLE
         self._heeded: RateLimit | None = None
@@ -48,16 +57,16 @@ class Manners:
             try:
                 answer = question()
             except RegistryError as error:
-                tries += error.kind is Kind.UNREACHABLE
-                if error.kind is Kind.THROTTLED:
-                    self._rest(error.retry_after_s)
-                elif error.kind is not Kind.UNREACHABLE:
+                if error.kind is Kind.THROTTLED or error.retry_after_s is not None:  # a 503 may say when, too
+                    self._refused(error.retry_after_s)
+                    continue
+                if error.kind is not Kind.UNREACHABLE:
                     self._answered()
                     raise
-                elif self._is_silent(error) or tries == TRIES:
+                tries += 1
+                if self._failed(error) or tries == TRIES:
                     raise
-                else:
-                    self._rest(FIRST_WAIT_S)
+                self._pause()
             else:
                 self._answered()
                 return answer
@@ -73,13 +82,20 @@ class Manners:
             if limit is None or not limit.spent or limit is self._heeded:
                 return
             self._heeded = limit
-        self._rest(limit.wait_s)
+        self._rest(FIRST_WAIT_S if limit.wait_s is None else limit.wait_s)
 
-    def _rest(self, wait_s: float | None) -> None:
+    def _refused(self, wait_s: float | None) -> None:
+        """Wait as long as the registry says; where it does not, twice as long each time."""
+        with self._state:
+            doubled_s = FIRST_WAIT_S * 2.0 ** min(self._refusals, _MOST_DOUBLINGS)
+            self._refusals += time.monotonic() >= self._until  # those who asked together were refused once
+        self._rest(doubled_s if wait_s is None else wait_s)
+
+    def _rest(self, wait_s: float) -> None:
         """Have everybody wait, or give up on the registry for this run."""
         with self._state:
             now = time.monotonic()
-            until = now + (FIRST_WAIT_S if wait_s is None else wait_s)
+            until = now + wait_s
             more_s = until - max(now, self._until)
             if more_s <= 0:
                 return
@@ -99,15 +115,20 @@ class Manners:
                 self._state.wait(left_s)
             raise RegistryError(self._kind, f"{self._registry}: {self._closed}", everything=True)
 
+    def _pause(self) -> None:
+        """Wait before a second try of one question; the others go on."""
+        with self._state:
+            self._state.wait_for(lambda: bool(self._closed), FIRST_WAIT_S)
+
     def _answered(self) -> None:
         with self._state:
-            self._silent = 0
+            self._errors = self._refusals = 0
 
-    def _is_silent(self, error: RegistryError) -> bool:
-        """Count a question without an answer; whether that is enough of them."""
+    def _failed(self, error: RegistryError) -> bool:
+        """Count a question without an answer; whether there were too many."""
         with self._state:
-            self._silent += 1
-            if self._silent >= SILENT_AFTER and not self._closed:
+            self._errors += 1 if error.status else _NO_ANSWER
+            if self._errors >= MOST_ERRORS and not self._closed:
                 why = error.message.rpartition(": ")[2]
                 self._close(Kind.UNREACHABLE, f"does not answer ({why}); looked at again in the next run")
             return bool(self._closed)

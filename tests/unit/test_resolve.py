@@ -313,6 +313,46 @@ def test_a_registry_that_is_not_there_fails_its_images_alone(registry: Registry)
     assert {name: one.transient for name, one in found.failures.items()} == {"a/b:1": True, "a/c:1": True}
 
 
+def test_broken_repositories_keep_none_of_the_same_registry_waiting(registry: Registry) -> None:
+    """A server's error is an answer; only where nothing else comes is the registry left alone."""
+    broken = [f"htc/broken{number}:1" for number in range(6)]
+    push(registry, *broken, "htc/rocky:9")
+    plain = registry.answer
+
+    def answer(heard: Heard) -> Said:
+        return Said(b"", 500) if "broken" in heard.path else plain(heard)
+
+    registry.answer = answer  # type: ignore[method-assign]
+    found = resolve(registry, *(f"R/{one}" for one in broken), "R/htc/rocky:9")
+    assert list(found.resolved) == ["htc/rocky:9"]
+    assert "500" in why(found, broken[0])
+    assert all(one.transient for one in found.failures.values())
+
+
+def test_a_registry_of_which_nothing_works_is_left_alone(registry: Registry) -> None:
+    """After some errors in a row, not after one for each image."""
+    names = [f"htc/a{number}:1" for number in range(200)]
+    plain = registry.answer
+
+    def answer(heard: Heard) -> Said:
+        return Said(b"", 502) if "/manifests/" in heard.path else plain(heard)
+
+    registry.answer = answer  # type: ignore[method-assign]
+    found = resolve(registry, *(f"R/{name}" for name in names))
+    assert len(found.failures) == 200
+    assert len(registry.asked("HEAD", "/manifests/")) < 60
+    assert "does not answer (HTTP 502 Bad Gateway)" in why(found, "htc/a199:1")
+
+
+def test_a_registry_that_does_not_say_when_is_asked_less_and_less_often(registry: Registry) -> None:
+    """And not at all when patience is over."""
+    push(registry, "htc/rocky:9")
+    asked = throttle(registry, 10**6, lambda: "")
+    found = resolve(registry, "R/htc/rocky:9", settings=replace(BOTH, registry_patience_s=3.5))
+    assert 2 <= len(asked) <= 4
+    assert found.failures["htc/rocky:9"].transient
+
+
 def test_an_error_that_passes_is_not_told(registry: Registry) -> None:
     """One 503 among good answers is asked again."""
     push(registry, "htc/rocky:9")
