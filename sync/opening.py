@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Final
 
 from sync.engine.base import Engine
+from sync.engine.dag import JobOptions
+from sync.engine.htcondor import HTCondorEngine
 from sync.engine.local import LocalEngine
 from sync.imageline import parse_reference
 from sync.request import Access, Request
@@ -54,7 +57,12 @@ def places(settings: Settings) -> Places:
 
 def engine(settings: Settings) -> Engine:
     """Return where images are converted."""
-    return LocalEngine(Path(settings.work_directory), settings.workers)
+    work = Path(settings.work_directory)
+    if settings.engine == "local":
+        return LocalEngine(work, settings.workers)
+    lines = {"requirements": settings.htcondor_requirements} if settings.htcondor_requirements else {}
+    python = settings.htcondor_python or sys.executable
+    return HTCondorEngine(work, JobOptions(python, settings.htcondor_retries, lines))
 
 
 def request(action: Action, settings: Settings) -> Request:

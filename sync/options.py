@@ -61,6 +61,14 @@ def _text(value: object) -> str:
     return value.strip()
 
 
+def line(value: object) -> str:
+    """Read one line of text."""
+    text = _text(value)
+    if not text.isprintable():
+        raise ValueError(f"is more than a line: {printable(text)!r}")
+    return text
+
+
 def words(value: object) -> tuple[str, ...]:
     """Read a YAML list, or words with blanks between."""
     if isinstance(value, list):

@@ -91,6 +91,19 @@ class Settings:
         options.one_of("local", "htcondor"),
         "where images are converted: `local`, on this machine, or `htcondor`, as jobs of its pool",
     )
+    htcondor_python: str = _option(
+        "htcondor.python",
+        "",
+        options.path,
+        "interpreter on the execution points that has this package, for `engine: htcondor`; default: the one that runs"
+        " here, at the same path",
+    )
+    htcondor_requirements: str = _option(
+        "htcondor.requirements", "", options.line, "expression for which execution points convert, e.g. `HasConverters`"
+    )
+    htcondor_retries: int = _option(
+        "htcondor.retries", "2", options.count, "how often a conversion that was killed or failed is tried again"
+    )
     registries: Mapping[str, Registry] = _option(
         "registries", "", options.registries, "options for one registry, by its host (and port)"
     )

@@ -160,11 +160,11 @@ class TarStream:
             raise TarError(f"a member of type {header.kind!r}, which is none of a layer's")
         pax = {**self._defaults, **dict(records)}
         member = Member(name or header.name, header.mode, kind, header.mtime_ns, header.size, link or header.link)
-        # what had a trailing slash before there was a type for directories
-        if header.kind in {b"0", b"\0"} and member.name.endswith(b"/"):
-            member.kind = Kind.DIRECTORY
         if pax:
             self._apply(member, pax)
+        # before there was a type for directories they had a trailing slash: so may what is cut of a longer name
+        if header.kind in {b"0", b"\0"} and member.name.endswith(b"/"):
+            member.kind = Kind.DIRECTORY
         if member.kind is not Kind.FILE:
             # such a member has no bytes, whatever its header says: that is how all readers of layers take it
             self._left = self._padding = member.size = 0

@@ -149,3 +149,9 @@ def test_what_is_damaged_is_no_archive(what: str) -> None:
 def test_an_archive_ends_as_any_tool_ends_it(end: bytes) -> None:
     """With two blocks of zeros, one, none, or with more behind them."""
     assert len(members(ONE[:1024] + end)) == 1
+
+
+def test_a_long_name_that_is_cut_at_a_slash_is_still_that_of_a_file() -> None:
+    """Its header holds as much of it as fits, which may look like a directory's name."""
+    name = "deep/" * 40 + "x"
+    assert members(tar([Entry(name, body="text")]))[0][:2] == (name.encode(), Kind.FILE)
