@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from sync.request import Request
@@ -31,3 +32,9 @@ class Engine(Protocol):
 def directory_name(request: Request) -> str:
     """Return the name of an image's directory in the work directory: no two requests of a run have the same digest."""
     return f"{request.variant.digest.removeprefix('sha256:')}-{request.variant.arch}"
+
+
+def make_images(directory: Path) -> None:
+    """Make the directory of all images, closed to others: where root publishes, a set-uid program in it is root's."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)

@@ -20,7 +20,7 @@ from cache_manager.text import printable
 from sync.convert import SIF, TREE
 from sync.convert_job import IMAGE
 from sync.engine import dag, order
-from sync.engine.base import EngineError, Report, directory_name
+from sync.engine.base import EngineError, Report, directory_name, make_images
 from sync.engine.dag import JobOptions, Node, NodeState
 from sync.request import Request, RequestError, result_from_json
 from sync.unsquash import UnsquashError, restore
@@ -53,7 +53,7 @@ class HTCondorEngine:
         if not sound:
             return
         shutil.rmtree(self._jobs, ignore_errors=True)
-        self._images.mkdir(parents=True, exist_ok=True)
+        make_images(self._images)
         left = {f"image{number}": one for number, one in enumerate(sound)}
         cluster = self._submit(left)
         try:

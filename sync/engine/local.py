@@ -18,7 +18,7 @@ from typing import Final
 
 from sync.blobs import BlobStore
 from sync.engine import order
-from sync.engine.base import Report, directory_name
+from sync.engine.base import Report, directory_name, make_images
 from sync.request import Request, RequestError, result_from_json
 from sync.values import Converted, Failure
 
@@ -71,7 +71,7 @@ class _Run:
 
     def results(self, images: Path, store: BlobStore) -> Iterator[Converted | Failure]:
         """Start, and yield one result for each request."""
-        images.mkdir(parents=True, exist_ok=True)
+        make_images(images)
         for number in range(min(self._workers, self._count)):
             thread = threading.Thread(target=self._work, args=(images, store), name=f"convert-{number}")
             self._threads.append(thread)
