@@ -1,6 +1,7 @@
 """A hostile user: `attack.py UID SOCKET KIND COUNT`, the ad of its requests on standard input; run by its path, alone.
 
 As root it becomes UID first. It keeps COUNT connections of its KIND open, and takes another for each that is closed.
+`@N@` in the ad is another number in each request.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Attack:
         self._kind = kind
         self._ad = ad
         self._poll = select.epoll()
+        self._begun = 0
         self.lines: dict[int, socket.socket] = {}
 
     def begin(self) -> None:
@@ -47,9 +49,10 @@ class Attack:
         one = socket.socket(socket.AF_UNIX)
         one.connect(self._name)
         self.lines[one.fileno()] = one
+        self._begun += 1
         self._poll.register(one, 0 if self._kind == "deaf" else select.EPOLLIN)
         try:
-            one.sendall(first_words(self._kind, self._ad))
+            one.sendall(first_words(self._kind, self._ad.replace(b"@N@", b"%d" % self._begun)))
             if self._kind == "half-closed":
                 one.shutdown(socket.SHUT_WR)
         except OSError:  # closed already; it is taken anew when that is seen
