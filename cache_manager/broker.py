@@ -215,7 +215,7 @@ class Broker:
             entry = await self.fetcher.fetch(wanted, caller.holder, request.job_id)
         if not self._cache.may_read(entry, caller.uid):
             await self._admit(entry, candidate, located, caller, settings)
-        if not (hit and self._cache.is_leased(entry.key, caller.holder)):  # else the same job asks again
+        if not (hit and self._cache.leases.has(entry.key, caller.holder)):  # else the same job asks again
             self._cache.counters.hits += hit
             self._cache.counters.misses += not hit
         path = self._cache.acquire(entry.key, caller.holder, self._clock(), request.job_id, caller.owner)
@@ -324,7 +324,7 @@ class Broker:
     def _cached(self, candidate: Candidate, located: Located, settings: Settings) -> CacheEntry | None:
         """Return the entry of what was located. Of an object without a version it is trusted like a tag."""
         if candidate.is_jobs_own and not located.version:
-            fetched_at: object = self._cache.known(located.object_id).get("fetched_at")
+            fetched_at: object = self._cache.objects.known(located.object_id).get("fetched_at")
             now = self._clock()
             if not isinstance(fetched_at, (int, float)) or not now - settings.tag_ttl_s <= fetched_at <= now:
                 return None

@@ -22,6 +22,12 @@ class Usage:
     inodes: int
 
 
+def sum_of(usages: Iterable[Usage]) -> Usage:
+    """Return what several take together."""
+    found = list(usages)
+    return Usage(sum(one.size_bytes for one in found), sum(one.inodes for one in found))
+
+
 @dataclass(frozen=True, slots=True)
 class Cap:
     """The limits; `inodes` 0 means none. `free_bytes` and `free_inodes` are what the file system still takes."""

@@ -339,7 +339,7 @@ class Fetcher:
 
     async def _grow(self, nonce: str, wanted: Wanted, total: int, inodes: int = 3) -> None:
         self._cache.reserve(nonce, wanted.name, total, inodes, wanted.owner)
-        while await self._cache.removed(nonce):
+        while await self._cache.room.removed(nonce):
             self._cache.reserve(nonce, wanted.name, total, inodes, wanted.owner)
 
     def _transfer_checked(self, flight: Flight, staging: Staging) -> _Came:

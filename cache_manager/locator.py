@@ -222,7 +222,7 @@ class Locator:
 
     def last_known(self, candidate: Candidate) -> Located | None:
         """Return what the pointer of a candidate pointed to when it could last be read."""
-        record = self._cache.known(_pointer_id(candidate))
+        record = self._cache.objects.known(_pointer_id(candidate))
         if not record:
             return None
         size: object = record.get("size_bytes")
@@ -244,12 +244,12 @@ class Locator:
         if candidate.source is not SourceKind.TREE:
             return located
         pointer = _pointer_id(candidate)
-        file, newest = located.url.rpartition("/")[2], str(self._cache.known(pointer).get("newest", ""))
+        file, newest = located.url.rpartition("/")[2], str(self._cache.objects.known(pointer).get("newest", ""))
         before = self.last_known(candidate)
         if before is not None:  # also what was remembered before there was a newest
             newest = max(newest, before.url.rpartition("/")[2])
         if before != replace(located, note="") or not newest:
-            self._cache.remember(
+            self._cache.objects.remember(
                 pointer,
                 {
                     "kind": "pointer",

@@ -17,7 +17,7 @@ from cache_manager import __version__, advertise, configuration, processes, runt
 from cache_manager.admin import Admin
 from cache_manager.askers import Askers
 from cache_manager.broker import Broker
-from cache_manager.cache import POLL_S, Cache
+from cache_manager.cache import Cache
 from cache_manager.configuration import ConfigurationError
 from cache_manager.fetcher import Runner
 from cache_manager.health import Failure, Health, counts_for
@@ -25,6 +25,7 @@ from cache_manager.heartbeat import BEAT_S, Heartbeat
 from cache_manager.images import Images
 from cache_manager.jobad import JobRequest
 from cache_manager.layout import CacheLayout
+from cache_manager.leases import POLL_S
 from cache_manager.locator import Locator
 from cache_manager.ownership import Trust, uid_of, why_unsafe
 from cache_manager.policy import Verdict
@@ -130,7 +131,7 @@ class Manager:
             if verdict.status is HookStatus.CACHE_UNUSABLE:
                 self._look_at_root()
             elif verdict.status is HookStatus.DISK_FULL:
-                self._disk_is_full = self._disk_is_full or self.cache.is_short_of_disk()
+                self._disk_is_full = self._disk_is_full or self.cache.room.is_short_of_disk()
         if self.trouble != before:
             log.warning("health: %s", self.trouble or "well again")
             self._changed()
@@ -254,7 +255,7 @@ class Manager:
             return
         self.health.root_is_well()
         await self.server.mend()
-        full = self.cache.is_short_of_disk()
+        full = self.cache.room.is_short_of_disk()
         if self._disk_is_full and not full and self.health.statuses == {HookStatus.DISK_FULL}:
             log.info("health: there is room on the disk again")
             self.health.succeeded()
@@ -279,7 +280,7 @@ class Manager:
     async def _tidy(self) -> None:
         if not self._root_trouble:
             self.cache.tidy(time.time())
-            self.cache.keep_free(time.time())
+            self.cache.room.keep_free(time.time())
 
     def _mark(self) -> None:
         """Mark the root as ours, and say who has it; a full disk is no reason not to serve. Raises OSError."""
@@ -306,7 +307,7 @@ class Manager:
             self.cache.failed("", error)
 
     async def _poll(self) -> None:
-        self.cache.poll_holders()
+        self.cache.leases.poll()
 
     async def _recheck(self) -> None:
         await self.locator.recheck(self.settings)

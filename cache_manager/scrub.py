@@ -64,7 +64,7 @@ class Scrubber:
             if entry is None:
                 return
             # pages of an image that jobs run from now are wanted where they are
-            drop = entry.key not in cache.in_use
+            drop = entry.key not in cache.leases.in_use
             self.reading = self._reading(entry, lambda: self._settings().scrub_rate_bytes or None, drop_pages=drop)
             try:
                 why = await self.read(self.reading, self._thread)
@@ -116,7 +116,7 @@ class Scrubber:
         for entry in entries:
             if entry.key not in cache.entries:
                 continue
-            reading = self._reading(entry, lambda: 0, drop_pages=entry.key not in cache.in_use)
+            reading = self._reading(entry, lambda: 0, drop_pages=entry.key not in cache.leases.in_use)
             task = asyncio.ensure_future(self.read(reading))
             try:
                 while not (await asyncio.wait({task}, timeout=STEP_S))[0]:

@@ -46,7 +46,7 @@ class Upkeep:
         cache, now = self._cache, self._clock()
         wishes = wishes_of(question.wishes)
         look = asyncio.ensure_future(
-            asyncio.to_thread(_left_behind, cache.store, set(cache.entries), set(cache.reservations), now)
+            asyncio.to_thread(_left_behind, cache.store, set(cache.entries), set(cache.budget.reservations), now)
         )
         while not (await asyncio.wait({look}, timeout=STEP_S))[0]:
             yield {"progress": []}
@@ -54,7 +54,7 @@ class Upkeep:
         found = Found(
             tuple(cache.entries.values()),
             cache.held,
-            cache.in_use,
+            cache.leases.in_use,
             cache.usage,
             look.result(),
             tuple(cache.quarantined.values()),

@@ -81,7 +81,7 @@ async def _by_itself(settings: Settings, plugins: str, job: bytes, machine: byte
     except PermissionError as error:
         raise CommandError(f"{error.filename}: {error.strerror}: ask as root or as the manager's user") from None
     cache.entries = {one.entry.key: one.entry for one in found.entries if one.entry is not None}
-    cache.objects = {name: record for name, record in found.objects.items() if record is not None}
+    cache.objects.load({name: record for name, record in found.objects.items() if record is not None})
     cache.read_only = True
     broker, reader = Broker(cache, lambda: settings), Reader()
     broker.switches.read(settings)

@@ -85,8 +85,8 @@ async def run(root: str, cap: str, files: str, sifs: list[str]) -> dict[str, Any
     gauge = Gauge(root)
     images = [await fetched(fetcher, sif) for sif in sifs]
     most = gauge.end()
-    while cache._removals:
-        await asyncio.gather(*cache._removals)
+    while cache.trash.removals:
+        await asyncio.gather(*cache.trash.removals)
     return {
         "images": images,
         "most_bytes": most,

@@ -89,12 +89,12 @@ class Bench:
 
     async def settle(self) -> None:
         """Wait until everything that was given up is removed."""
-        await asyncio.gather(*self.cache._removals)
+        await asyncio.gather(*self.cache.trash.removals)
 
     def close(self) -> None:
         """End what is still watched."""
         for holder in list(self.cache.leases):
-            self.cache.release(holder)
+            self.cache.leases.release(holder)
 
 
 @contextmanager

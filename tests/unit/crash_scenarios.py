@@ -159,11 +159,11 @@ def leases(bench: Bench, recorder: Recorder) -> None:
         bench.cache.acquire(three, second, bench.now, "2.0")
         recorder.must("leased", *recorder.facts["leased"], f"{second.file_name} {three}")
         recorder.must("leased", f"{second.file_name} {three}")
-        bench.cache.release(first)
+        bench.cache.leases.release(first)
         recorder.must("released", first.file_name)
         recorder.look()  # while the second lives
         recorder.must("leased")
-        bench.cache.release(second)
+        bench.cache.leases.release(second)
 
 
 def evictions(bench: Bench, recorder: Recorder) -> None:
@@ -241,7 +241,7 @@ async def unpackings(bench: Bench, recorder: Recorder) -> None:
         recorder.must("leased", f"{holder.file_name} {one}")
         recorder.look()
         recorder.must("leased")
-        bench.cache.release(holder)
+        bench.cache.leases.release(holder)
     await unpack(bench, recorder, "a")
 
 
@@ -299,7 +299,7 @@ async def cleanups(bench: Bench, recorder: Recorder) -> None:
         gone(recorder, three, four)
         recorder.look()
         recorder.must("leased")
-        bench.cache.release(holder)
+        bench.cache.leases.release(holder)
 
 
 def leave_a_mess(root: Path) -> None:

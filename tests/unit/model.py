@@ -229,11 +229,11 @@ class World:
         self.store.may_remove.set()
         for fetch in self.model.fetches.values():
             fetch.staging.close()  # the kernel does that
-        for descriptor in self.cache._descriptors.values():
+        for descriptor in self.cache.leases._descriptors.values():
             if descriptor is not None:
                 self.loop.remove_reader(descriptor)
                 os.close(descriptor)
-        self.until(lambda: not self.cache._removals)
+        self.until(lambda: not self.cache.trash.removals)
 
     def starter(self, number: int) -> Holder:
         """Return a process that lives."""
@@ -330,7 +330,7 @@ class World:
         """Hold all that can be seen of the cache against the model."""
         if not self.store.is_busy:
             self.store.may_remove.set()
-            self.until(lambda: not self.cache._removals)
+            self.until(lambda: not self.cache.trash.removals)
             self.store.may_remove.clear()  # within a step nothing goes: it would be another time after another
             assert self._names("trash") == set()
         self._agree_on_images()
@@ -356,7 +356,7 @@ class World:
         model, cache = self.model, self.cache
         model.most = max(model.cap, min(model.most, model.taken))
         assert model.taken <= model.most, "over the cap"
-        assert {nonce: one.size_bytes for nonce, one in cache.reservations.items()} == model.reserved
+        assert {nonce: one.size_bytes for nonce, one in cache.budget.reservations.items()} == model.reserved
         sizes = sum(one.disk_bytes for one in model.images.values()) + sum(model.quarantined.values())
         assert cache.usage.size_bytes == sizes + sum(model.reserved.values())
         for key, image in model.images.items():

@@ -37,7 +37,7 @@ def test_the_lease_is_on_disk_before_the_job_hears_of_its_image(tmp_path: Path) 
             assert path.exists()
             assert (lease.keys, lease.job_id, lease.taken_at) == (frozenset({key_of("a")}), "12.0", 1500.0)
             assert lease.boot_id == processes.boot_id()
-            bench.cache.release(holder)
+            bench.cache.leases.release(holder)
 
     run(tmp_path / "cache", test)
 
@@ -51,11 +51,11 @@ def test_a_holder_may_use_several_images_and_ask_again(tmp_path: Path) -> None:
         with child() as (holder, _):
             for name in ("a", "b", "a"):
                 bench.cache.acquire(key_of(name), holder, 1500.0)
-            assert bench.cache.in_use == {key_of("a"), key_of("b")}
+            assert bench.cache.leases.in_use == {key_of("a"), key_of("b")}
             assert lease_files(bench) == [holder.file_name]
-            bench.cache.release(holder)
-            bench.cache.release(holder)
-            assert (bench.cache.in_use, lease_files(bench)) == (frozenset(), [])
+            bench.cache.leases.release(holder)
+            bench.cache.leases.release(holder)
+            assert (bench.cache.leases.in_use, lease_files(bench)) == (frozenset(), [])
 
     run(tmp_path / "cache", test)
 
@@ -66,7 +66,7 @@ def test_without_a_holder_the_use_is_remembered_and_nothing_is_held(tmp_path: Pa
     def test(bench: Bench) -> None:
         bench.put("a", now=1000.0)
         bench.cache.acquire(key_of("a"), None, 1500.0)
-        assert (bench.cache.in_use, lease_files(bench)) == (frozenset(), [])
+        assert (bench.cache.leases.in_use, lease_files(bench)) == (frozenset(), [])
         assert bench.cache.entries[key_of("a")].last_used_at == 1500.0
         record = bench.store.root / "entries" / key_of("a") / "entry.json"
         assert record.stat().st_mtime == 1500.0
@@ -86,9 +86,9 @@ def test_the_lease_ends_with_its_process_however_that_ends(tmp_path: Path, how: 
             bench.cache.acquire(key_of("b"), staying, 1500.0)
             process.send_signal(how)
             await bench.until(lambda: holder not in bench.cache.leases)
-            assert bench.cache.in_use == {key_of("b")}
+            assert bench.cache.leases.in_use == {key_of("b")}
             assert lease_files(bench) == [staying.file_name]
-            bench.cache.release(staying)
+            bench.cache.leases.release(staying)
 
     run(tmp_path / "cache", test)
 
@@ -133,14 +133,14 @@ def test_a_lease_whose_end_nobody_sees_ends_after_a_day(tmp_path: Path) -> None:
         for holder in (seen, unseen):
             bench.cache.acquire(key_of("a"), holder, bench.now)
         bench.now += BOUND_S - 1
-        bench.cache.poll_holders()
+        bench.cache.leases.poll()
         assert set(bench.cache.leases) == {seen, unseen}
         kept = (root / "leases" / unseen.file_name).read_text()
         bench.now += 1
-        bench.cache.poll_holders()
+        bench.cache.leases.poll()
         assert set(bench.cache.leases) == {seen}
         kept_too = (root / "leases" / seen.file_name).read_text()
-        bench.cache.release(seen)
+        bench.cache.leases.release(seen)
         (root / "leases" / unseen.file_name).write_text(kept)
         (root / "leases" / seen.file_name).write_text(kept_too)
 
@@ -149,8 +149,8 @@ def test_a_lease_whose_end_nobody_sees_ends_after_a_day(tmp_path: Path) -> None:
         bench.cache.load()
         assert set(bench.cache.leases) >= {seen}
         job.rmdir()
-        bench.cache.poll_holders()
-        assert (bench.cache.leases, lease_files(bench)) == ({}, [])
+        bench.cache.leases.poll()
+        assert (dict(bench.cache.leases), lease_files(bench)) == ({}, [])
 
     run(root, before)
     run(root, after)
@@ -169,7 +169,7 @@ def test_without_a_boot_id_another_hosts_leases_are_dropped(tmp_path: Path, monk
                 bench.cache.acquire(key_of("a"), holder, 1500.0)
                 path = root / "leases" / holder.file_name
                 text = json.dumps(json.loads(path.read_text()) | {"host": "another.example"})
-                bench.cache.release(holder)
+                bench.cache.leases.release(holder)
                 path.write_text(text)
 
             def after(bench: Bench, holder: Holder = holder, *, kept: bool = kept) -> None:
@@ -191,7 +191,7 @@ def test_a_restart_keeps_the_leases_of_the_living(tmp_path: Path) -> None:
             bench.cache.acquire(key_of("b"), dying, 3000.0, "2.0")
             for holder in (living, dying):
                 kept = (root / "leases" / holder.file_name).read_text()
-                bench.cache.release(holder)
+                bench.cache.leases.release(holder)
                 (root / "leases" / holder.file_name).write_text(kept)
             other_boot = json.loads((root / "leases" / living.file_name).read_text()) | {"boot_id": "x"}
             (root / "leases" / f"{os.getpid()}-1.json").write_text(json.dumps(other_boot))
@@ -203,7 +203,7 @@ def test_a_restart_keeps_the_leases_of_the_living(tmp_path: Path) -> None:
 
         async def after(bench: Bench) -> None:
             assert set(bench.cache.leases) == {living}
-            assert bench.cache.in_use == {key_of("a")}
+            assert bench.cache.leases.in_use == {key_of("a")}
             assert lease_files(bench) == [living.file_name]
             assert [bench.cache.entries[key_of(name)].last_used_at for name in "ab"] == [3000.0, 3000.0]
             os.kill(living.pid, signal.SIGKILL)
@@ -244,7 +244,7 @@ def test_an_image_whose_jobs_end_at_once_is_suspected_once(tmp_path: Path) -> No
             with child() as (holder, _):
                 bench.cache.acquire(key_of("a"), holder, bench.now)
                 bench.now += seconds
-                bench.cache.release(holder)
+                bench.cache.leases.release(holder)
             assert bench.suspects == [key_of("a")] * suspects
 
     run(tmp_path / "cache", test)
@@ -275,7 +275,7 @@ def test_what_is_known_of_objects_outlives_the_manager_and_tells_no_secret(tmp_p
         found = bench.cache.find(located)
         assert found is not None
         assert found.name == "a"
-        assert bench.cache.known(located.object_id)["fetched_at"] == 1000.0
+        assert bench.cache.objects.known(located.object_id)["fetched_at"] == 1000.0
 
     run(tmp_path / "cache", before)
     run(tmp_path / "cache", after)

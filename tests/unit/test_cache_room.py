@@ -44,7 +44,7 @@ def refused(bench: Bench, nonce: str, units: int, *, keeps: bool = False) -> Sta
     """Return why a reservation is refused, a first one or more room for one that it keeps."""
     with pytest.raises(StatusError) as caught:
         bench.cache.reserve(nonce, "htc/rocky:9", units * UNIT)
-    assert (nonce in bench.cache.reservations) is keeps
+    assert (nonce in bench.cache.budget.reservations) is keeps
     return caught.value
 
 
@@ -100,7 +100,7 @@ def test_an_image_in_use_is_never_evicted(tmp_path: Path) -> None:
             bench.settings = bench.settings.from_knobs({"IMAGE_CACHE_MAX_BYTES": "1 KB"})
             bench.cache.tidy(10**9)
             assert names(bench) == "ab"
-            bench.cache.release(holder)
+            bench.cache.leases.release(holder)
 
     run(tmp_path / "cache", test, **CAPPED)
 
@@ -234,7 +234,7 @@ def do_step(bench: Bench, what: str, name: str, size: int, now: float) -> None:
         bench.cache.unreserve(f"put-{name}")
     if what == "unreserve":
         bench.cache.unreserve(name)
-    elif what == "quarantine" and known and key_of(name) not in bench.cache.in_use:
+    elif what == "quarantine" and known and key_of(name) not in bench.cache.leases.in_use:
         bench.cache.quarantine(key_of(name), "does not start")
     elif what == "tidy":
         bench.cache.tidy(now + 1000)
@@ -252,9 +252,9 @@ def test_whatever_happens_the_cap_holds_and_leased_images_stay(steps: list[tuple
                 if what == "lease" and key_of(f"image{which}") in bench.cache.entries:
                     bench.cache.acquire(key_of(f"image{which}"), holder, 1000.0 + number)
                 elif what == "release":
-                    bench.cache.release(holder)
+                    bench.cache.leases.release(holder)
                 assert bench.cache.usage.size_bytes <= 3_000_000
-                assert bench.cache.in_use <= set(bench.cache.entries)
+                assert bench.cache.leases.in_use <= set(bench.cache.entries)
                 on_disk = {path.name for path in (bench.store.root / "entries").iterdir()}
                 assert on_disk == set(bench.cache.entries)
 
@@ -293,7 +293,7 @@ def test_a_second_quarantine_takes_nothing_from_the_jobs_of_the_first(tmp_path: 
             bench.cache.load()
             assert (used(bench), len(bench.cache.quarantined)) == (60, 3)
             assert not bench.cache.empty_quarantine()
-            bench.cache.release(holder)
+            bench.cache.leases.release(holder)
         assert bench.cache.empty_quarantine([places[1].name])
         assert [place.exists() for place in places] == [True, False, True]
         bench.put("bad", 20 * UNIT)
@@ -333,7 +333,7 @@ def test_what_is_given_up_counts_until_it_is_gone(tmp_path: Path) -> None:
         may_go = threading.Event()
         bench.store.before_removal = functools.partial(may_go.wait, LIMIT_S)
         bench.cache.reserve("1", "c", 50 * UNIT)
-        waiting = asyncio.ensure_future(bench.cache.removed("1"))
+        waiting = asyncio.ensure_future(bench.cache.room.removed("1"))
         bench.cache.reserve("2", "d", 5 * UNIT)
         await asyncio.wait([waiting], timeout=0.1)
         assert not waiting.done()
@@ -341,7 +341,7 @@ def test_what_is_given_up_counts_until_it_is_gone(tmp_path: Path) -> None:
         may_go.set()
         await asyncio.wait_for(waiting, LIMIT_S)
         assert not any((bench.store.root / "trash").iterdir())
-        await bench.cache.removed("2")
+        await bench.cache.room.removed("2")
 
     run(tmp_path / "cache", test, **CAPPED)
 
@@ -359,13 +359,13 @@ def test_what_cannot_be_removed_is_tried_again(tmp_path: Path) -> None:
 
         bench.store.before_removal = fail
         bench.cache.reserve("1", "b", 60 * UNIT)
-        assert await bench.cache.removed("1")
+        assert await bench.cache.room.removed("1")
         assert refused(bench, "1", 61, keeps=True).status is HookStatus.CACHE_FULL
         bench.cache.unreserve("1")
         fails = False
-        bench.cache.keep_free(2000.0)
+        bench.cache.room.keep_free(2000.0)
         bench.cache.reserve("2", "c", 60 * UNIT)
-        assert not await bench.cache.removed("2")
+        assert not await bench.cache.room.removed("2")
         assert not any((bench.store.root / "trash").iterdir())
 
     run(tmp_path / "cache", test, **CAPPED)
@@ -396,12 +396,12 @@ def test_others_who_fill_the_disk_get_room_from_what_nobody_uses(tmp_path: Path)
         with child() as (holder, _):
             bench.cache.acquire(key_of("a"), holder, 1000.0)
             bench.store.free_bytes = 95 * UNIT
-            bench.cache.keep_free(1001.5 + 120)
+            bench.cache.room.keep_free(1001.5 + 120)
             assert names(bench) == "acd"
             bench.store.free_bytes = 0
-            bench.cache.keep_free(10_000.0)
+            bench.cache.room.keep_free(10_000.0)
             assert names(bench) == "a"
-            bench.cache.release(holder)
+            bench.cache.leases.release(holder)
 
     run(tmp_path / "cache", test, MAX_BYTES="1 GB", MIN_FREE_BYTES="10 MB", MIN_AGE="2m")
 
@@ -411,10 +411,10 @@ def test_an_evicted_images_records_go_with_it(tmp_path: Path) -> None:
 
     async def test(bench: Bench) -> None:
         one = bench.put("a", 10 * UNIT)
-        bench.cache.remember("pointer x", {"kind": "pointer", "url": "x", "digest": one.digest})
+        bench.cache.objects.remember("pointer x", {"kind": "pointer", "url": "x", "digest": one.digest})
         assert len(bench.cache.objects) == 2
         bench.cache.reserve("1", "b", 95 * UNIT)
-        assert [record["kind"] for record in bench.cache.objects.values()] == ["pointer"]
+        assert [record["kind"] for record in bench.cache.objects.by_name.values()] == ["pointer"]
         assert len(list((bench.store.root / "objects").iterdir())) == 1
 
     run(tmp_path / "cache", test, **CAPPED)

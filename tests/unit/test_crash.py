@@ -86,7 +86,7 @@ def judge_images(moment: Moment, bench: Bench, where: str) -> None:
     assert {path.name for path in (root / "entries").iterdir()} == set(cache.entries), f"{where}: an orphan"
     on_disk = sum(disk.measure(str(one))[0] for name in ("entries", "quarantine") for one in (root / name).iterdir())
     assert cache.usage.size_bytes >= on_disk, f"{where}: {cache.usage} accounted, {on_disk} bytes on disk"
-    assert not cache.reservations
+    assert not cache.budget.reservations
 
 
 def is_whole(key: str, image: Path) -> bool:

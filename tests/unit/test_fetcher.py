@@ -74,7 +74,7 @@ def fly(tmp_path: Path, test: Callable[[Bench, Fetcher], Coroutine[Any, Any, Non
     async def within(bench: Bench) -> None:
         fetcher = Fetcher(bench.cache, Runner(why_not=lambda _: why_not), lambda: bench.now)
         await test(bench, fetcher)
-        assert bench.cache.reservations == {}
+        assert bench.cache.budget.reservations == {}
         assert not any((bench.store.root / "staging").iterdir())
 
     run(tmp_path / "cache", within)
@@ -117,7 +117,7 @@ def test_all_who_wait_get_one_fetch_and_a_lease_each(tmp_path: Path) -> None:
             assert set(bench.cache.leases) == {one, other}
             assert bench.cache.find(Located(url=URL)) == entries[0]
             for holder in (one, other):
-                bench.cache.release(holder)
+                bench.cache.leases.release(holder)
 
     fly(tmp_path, test)
 
@@ -140,7 +140,7 @@ def test_a_job_that_gives_up_leaves_the_fetch_to_the_next(tmp_path: Path) -> Non
             source.may_end.set()
             await second
             assert set(bench.cache.leases) == {staying}
-            bench.cache.release(staying)
+            bench.cache.leases.release(staying)
 
     fly(tmp_path, test)
 

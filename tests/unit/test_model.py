@@ -239,7 +239,7 @@ class CacheMachine(RuleBasedStateMachine):
     def lease_is_released(self, pick: int) -> None:
         """End a lease, whatever the starter does afterwards."""
         holder = self.world.starter(sorted(self.world.starters)[pick % len(self.world.starters)])
-        self.world.do(lambda: self.world.cache.release(holder))
+        self.world.do(lambda: self.world.cache.leases.release(holder))
         self.model.leases.pop(holder, None)
 
     @precondition(lambda self: self.world.starters)
@@ -250,7 +250,7 @@ class CacheMachine(RuleBasedStateMachine):
         if by_pidfd:
             self.world.until(lambda: holder not in self.world.cache.leases)
         else:
-            self.world.do(self.world.cache.poll_holders)
+            self.world.do(self.world.cache.leases.poll)
 
     @precondition(lambda self: self.model.leases)
     @rule(pick=PICK)
@@ -261,7 +261,7 @@ class CacheMachine(RuleBasedStateMachine):
         could = model.could_go
         self.kill(holders[pick % len(holders)])
         world.need_all_with(could + BLOCK)
-        world.do(world.cache.poll_holders)
+        world.do(world.cache.leases.poll)
 
     def kill(self, number: int) -> Holder:
         """End a starter; its leases have to end."""

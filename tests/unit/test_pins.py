@@ -63,7 +63,7 @@ def test_a_pinned_image_is_never_evicted_and_said_to_be_what_holds_the_room(tmp_
                 in caught.value.message
             )
             bench.cache.unreserve("7")
-            bench.cache.release(holder)
+            bench.cache.leases.release(holder)
         bench.cache.reserve("1", "x", 74 * UNIT)
         assert set(bench.cache.entries) == {key_of("a")}
         bench.cache.tidy(10**9)

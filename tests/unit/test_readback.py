@@ -157,7 +157,7 @@ def test_a_quarantined_image_stays_as_long_as_a_job_runs_from_it(tmp_path: Path)
             bench.cache.acquire(one.key, holder, 1000.0)
             bench.cache.quarantine(one.key, "differs")
             assert not bench.cache.empty_quarantine()
-            bench.cache.release(holder)
+            bench.cache.leases.release(holder)
         assert bench.cache.empty_quarantine()
 
     run(tmp_path / "cache", test)
