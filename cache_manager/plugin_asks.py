@@ -11,6 +11,8 @@ import struct
 import time
 from collections.abc import Mapping
 
+from cache_manager import plugin_credential
+from cache_manager.plugin_credential import quoted
 from cache_manager.plugin_next import Site
 
 MANAGER_DOWN = 410
@@ -70,10 +72,11 @@ def ask(site: Site, url: str, environment: Mapping[str, str]) -> Answer:
     lost_at = 0.0
     while True:
         left = ends - time.monotonic()
-        keys = f"job={len(job)} left={left:.1f} scratch={_quoted(os.getcwdb())} url={_quoted(url.encode())}"
+        keys = f"job={len(job)} left={left:.1f} scratch={quoted(os.getcwdb())} url={quoted(url.encode())}"
+        keys += " can=credential"
         request = f"IMGC/1 {len(job) + len(machine)} {keys}\n".encode() + job + machine
         try:
-            return _answered(site, request, max(left, 0.1))
+            return _answered(site, request, max(left, 0.1), environment)
         except _Lost as error:
             lost_at = lost_at or time.monotonic()
             why = str(error)
@@ -84,13 +87,16 @@ def ask(site: Site, url: str, environment: Mapping[str, str]) -> Answer:
         time.sleep(RETRY_S)
 
 
-def _answered(site: Site, request: bytes, left: float) -> Answer:
+def _answered(site: Site, request: bytes, left: float, environment: Mapping[str, str]) -> Answer:
     """Ask once. Raises OSError when nobody listens, _Lost when the answer ended."""
     connection = _connected(site)
     try:
         connection.settimeout(left)
         connection.sendall(request)
         header, body = _received(connection)
+        if b" ask=credential" in header:
+            connection.sendall(plugin_credential.frame(body, environment))
+            header, body = _received(connection)
     except OSError as error:
         raise _Lost(f"in mid-answer: {error.strerror or error}") from None
     finally:
@@ -170,8 +176,3 @@ def _seconds(text: str) -> float:
     except ValueError:
         return DEADLINE_S
     return value if 0 < value < 1e6 else DEADLINE_S  # noqa: PLR2004 - eleven days
-
-
-def _quoted(raw: bytes) -> str:
-    """Return bytes as a value for the header: everything that is not plain is percent-encoded."""
-    return "".join(chr(c) if 42 < c < 127 and c not in b"%=" else f"%{c:02X}" for c in raw)  # noqa: PLR2004 - ASCII

@@ -9,7 +9,7 @@ A frame is one header line and a body:
 that an older hook talks to a newer manager and the other way round. Keys of a request: `verb` (prepare if missing),
 `job` (length of the job ad, the machine ad is the rest), `left` (seconds that the hook may still wait), `starter`
 (pid), `scratch` (the job's directory), `slot`, `can` (the questions beside `probe` that this hook knows, with commas),
-`url` (from a transfer plug-in: bring the image at this URL, whatever the ad names; it answers no questions).
+`url` (from a transfer plug-in: bring the image at this URL, whatever the ad names; it answers `credential` alone).
 A reply with `ask` is a question. `ask=probe`, its body a path: the hook opens it as the job's user and answers with a
 frame of the keys `kind`, `size`, `error`, `real` (where the path leads, every link followed), and the first bytes.
 `ask=test`, its body the runtime's path and an image's, on a line each: the hook starts the image as the job's user and

@@ -112,6 +112,7 @@ EDGES: Final = {
     "pilots",
     "plugin",
     "plugin_asks",
+    "plugin_credential",
     "plugin_next",
     "switches",
 }

@@ -25,11 +25,18 @@ from tests.pool.xrootd import XrootdServer
 DEAD: Final = "http://127.0.0.1:1"
 OPEN: Final = "/ospool/web.sif"
 LARGE: Final = "/ospool/rocky9.sif"
+BY_PLUGIN: Final = "/ospool/rocky9.sif"
 CLOSED: Final = "/igwn/alma9.sif"
 JOES: Final = "eyJhbGciOi.CaNaRy7391.joe"
 AMYS: Final = "eyJhbGciOi.CaNaRy7391.amy"
 SECURE: Final = "SEC_DEFAULT_ENCRYPTION = REQUIRED\nSEC_DEFAULT_INTEGRITY = REQUIRED\n"
 """Else HTCondor sends no credential to a job."""
+FAILING: Final = Path("/pool/osdf/failing_plugin")
+FAILING_PLUGIN: Final = """#!/bin/sh
+# a double of a site's transfer plug-in for OSDF, which brings nothing
+[ "$1" = -classad ] || exit 1
+printf 'MultipleFileSupport = true\\nPluginType = "FileTransfer"\\nSupportedMethods = "osdf,stash,pelican"\\n'
+"""
 
 
 @dataclass
@@ -49,9 +56,13 @@ class Osdf:
         (place / f"{name}.use").write_text(token)
         (place / f"{name}.use").chmod(0o600)
 
-    def submit(self, image: str, owner: str, count: int = 1, credential: str = "") -> list[Job]:
-        """Submit container jobs that read what image they are in."""
-        lines = {"universe": "container", "container_image": image, "transfer_container": "false"}
+    def submit(
+        self, image: str, owner: str, count: int = 1, credential: str = "", *, transfer: bool = False
+    ) -> list[Job]:
+        """Submit container jobs that read what image they are in; `transfer`: as users write them."""
+        lines = {"universe": "container", "container_image": image}
+        if not transfer:
+            lines["transfer_container"] = "false"
         if credential:
             lines["+OAuthServicesNeeded"] = f'"{credential}"'
         return self.pool.submit(lines, count=count, user=owner, guard=2)
@@ -65,6 +76,7 @@ def osdf() -> Iterator[Osdf]:
         origin = stack.enter_context(XrootdServer(Path("/pool/osdf/xrootd-origin"), "/ospool"))
         cache = stack.enter_context(XrootdServer(Path("/pool/osdf/xrootd-cache"), "/ospool", origin))
         origin.publish(OPEN, SIFS / "web.sif")
+        origin.publish(BY_PLUGIN, SIFS / "rocky9.sif")
         igwn = ObjectsDouble({CLOSED: (SIFS / "alma9.sif").read_bytes()}, frozenset({JOES, AMYS}))
         stack.enter_context(igwn)
         namespaces = (
@@ -72,7 +84,9 @@ def osdf() -> Iterator[Osdf]:
             Namespace("/igwn", [igwn.url], igwn.url, needs_token=True),
         )
         director = stack.enter_context(FederationDouble(*namespaces))
-        knobs = BARE_KNOBS | {"IMAGE_CACHE_FEDERATION": director.url}
+        knobs = BARE_KNOBS | {"IMAGE_CACHE_FEDERATION": director.url, "FILETRANSFER_PLUGINS": str(FAILING)}
+        FAILING.write_text(FAILING_PLUGIN)
+        FAILING.chmod(0o755)
         pool = world.pool("ep-in-osdf", knobs, user=None)
         pool.write_config("60-secure.conf", SECURE)
         yield Osdf(director, origin, cache, igwn, stack.enter_context(pool))
@@ -126,3 +140,23 @@ def test_a_protected_image_is_for_the_owner_whose_token_is_accepted(osdf: Osdf) 
     assert osdf.igwn.count("GET") == 1
     logs = "".join(path.read_text(errors="replace") for path in osdf.pool.log_directory.glob("ImageCache*"))
     assert "CaNaRy" not in logs
+
+
+def test_as_users_write_it_the_transfer_plugin_links_the_image(osdf: Osdf) -> None:
+    """An access point as it comes transfers the image: ten jobs of two owners cost one GET, and none of their disk."""
+    jobs = [job for owner in ("joe", "amy") for job in osdf.submit(f"osdf://{BY_PLUGIN}", owner, 5, transfer=True)]
+    wait_for(jobs)
+    assert {job.stdout for job in jobs} == {"htc/rocky:9 SIF\n"}
+    assert osdf.cache.count("GET", BY_PLUGIN) == 1
+    size = (SIFS / "rocky9.sif").stat().st_size
+    assert all(job.ad()["BytesRecvd"] < size and job.ad()["DiskUsage_RAW"] * 1024 < size for job in jobs)
+
+
+def test_the_transfer_plugin_shows_the_jobs_own_credential(osdf: Osdf) -> None:
+    """What HTCondor gave the job for its transfers is what the manager may use for this job."""
+    osdf.give("joe", "igwn", JOES)
+    (job,) = osdf.submit(f"igwn+osdf://{CLOSED}", "joe", credential="igwn", transfer=True)
+    job.wait()
+    assert job.stdout == "htc/almalinux:9 SIF\n"
+    assert "alma9.sif: cached SIF of" in job.message()
+    assert osdf.pool.log("ImageCacheLog").count(f"answer {job.id} ") == 2  # the plug-in's, and the hook's
