@@ -1,9 +1,10 @@
 # Two commands do it all on a fresh Debian 12 machine, as root: `make demo` and `make test`.
 
-.PHONY: help demo test lint unit pool bench fuzz docs clean
+.PHONY: help demo demo-publish test lint unit pool bench fuzz docs clean
 
 help:
 	@echo "make demo   real jobs on a real HTCondor, and a table of what became of them"
+	@echo "make demo-publish   images from a registry, published in both forms, and jobs that run from each"
 	@echo "make test   installs what the tests need, and runs them all"
 	@echo "make bench  how fast: the hook, the manager; what a thousand kills and half an hour of fuzzing find"
 	@echo "make lint | unit | pool   parts of make test"
@@ -12,6 +13,9 @@ help:
 
 demo:
 	@tests/run demo
+
+demo-publish:
+	@tests/run demo-publish
 
 test:
 	@tests/run test

@@ -105,7 +105,7 @@ class Publisher:
         try:
             with target.writing(needed) as writing:
                 for item in batch:
-                    self._tell(item.name, "publishing the sandbox")
+                    self._begin(item.name, "publishing the sandbox")
                     try:
                         place = writing.add(item.converted)
                         writing.link(item.name, place)
@@ -152,10 +152,14 @@ class Publisher:
             tree_inodes=one.tree_inodes,
         )
         if has_sif and self._tree is not None:
-            self._tell(item.name, "publishing the SIF")
+            self._begin(item.name, "publishing the SIF")
             self._ledger.begin(one.name, one.variant.arch, version)
             self._tree.publish(one, version, manifest(one, version, place, found.created_at))
         return found
+
+    def _begin(self, name: str, what: str) -> None:
+        self._ledger.doing(name, what)
+        self._tell(name, what)
 
     def _known_versions(self, catalog: Catalog, one: Converted) -> list[str]:
         known = [version.version for version in catalog.get(one.name).versions if version.arch == one.variant.arch]
