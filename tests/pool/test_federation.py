@@ -25,7 +25,7 @@ from tests.pool.xrootd import XrootdServer
 DEAD: Final = "http://127.0.0.1:1"
 OPEN: Final = "/ospool/web.sif"
 LARGE: Final = "/ospool/rocky9.sif"
-BY_PLUGIN: Final = "/ospool/rocky9.sif"
+BY_PLUGIN: Final = "/ospool/by-plugin.sif"
 CLOSED: Final = "/igwn/alma9.sif"
 JOES: Final = "eyJhbGciOi.CaNaRy7391.joe"
 AMYS: Final = "eyJhbGciOi.CaNaRy7391.amy"

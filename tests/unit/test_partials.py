@@ -44,7 +44,7 @@ def test_what_is_here_counts_until_it_is_gone_on_with(tmp_path: Path) -> None:
         partial = bench.cache.take_partial("object", "joe")
         assert partial is not None
         assert bench.cache.take_partial("object", "joe") is None
-        assert bench.cache.reservations["1-object"].owner == "joe"
+        assert bench.cache.budget.reservations["1-object"].owner == "joe"
         bench.cache.load()  # as for a root that comes back: it is not taken for what somebody left
         assert bench.cache.partials == {}
         staging = bench.store.take_up(partial, lambda _: None)
