@@ -17,6 +17,7 @@ from rich.table import Table
 
 from cache_manager import client, protocol
 from tests.benchmarks.attacks import bench_attacks
+from tests.benchmarks.publish import bench_publish
 from tests.benchmarks.publisher import bench_publisher
 from tests.benchmarks.reliability import bench_reliability
 from tests.benchmarks.scale import bench_leases, bench_scale
@@ -130,6 +131,8 @@ def main() -> int:
     console.print(bench_scale())
     console.print(bench_leases())
     console.print(bench_publisher())
+    for table in bench_publish():
+        console.print(table)
     console.print(bench_reliability())
     load = Path("/proc/loadavg").read_text(encoding="ascii").split()[0]
     console.print(f"{os.cpu_count()} cores, load {load}, Python {sys.version.split()[0]}")
