@@ -18,7 +18,7 @@ from cache_manager import readback, reconcile, scan
 from cache_manager.budget import Budget
 from cache_manager.disk import BLOCK_BYTES
 from cache_manager.entry import CacheEntry
-from cache_manager.eviction import Usage, sum_of
+from cache_manager.eviction import Usage
 from cache_manager.lease import Holder, Reservation
 from cache_manager.leases import Leases, Told
 from cache_manager.objects import Objects
@@ -179,9 +179,11 @@ class Cache:
     @property
     def usage(self) -> Usage:
         """What counts against the caps now."""
-        entries = sum_of(Usage(one.disk_bytes, one.inodes) for one in self.entries.values())
-        others = sum_of(Usage(one.size_bytes, one.inodes) for one in self.quarantined.values())
-        return sum_of((entries, others, self.budget.reserved))
+        entries, others, reserved = self.entries.values(), self.quarantined.values(), self.budget.reserved
+        return Usage(
+            sum(one.disk_bytes for one in entries) + sum(one.size_bytes for one in others) + reserved.size_bytes,
+            sum(one.inodes for one in entries) + sum(one.inodes for one in others) + reserved.inodes,
+        )
 
     @property
     def records(self) -> int:
