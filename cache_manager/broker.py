@@ -362,7 +362,11 @@ class Broker:
         if candidate.source in _BY_HOOK:
             served = Served(candidate.image.path, f"{candidate.source.value}, if the job's user can read it")
             return served, "chosen: the hook opens it as the job's user"
-        located, _ = self._usable(candidate, await self.locator.locate(candidate, settings))
+        answer = await self.locator.locate(candidate, settings)
+        if isinstance(answer, Denied) and answer.wants_credential:
+            served = Served("<path>", f"{candidate.source.value}, if the job's own credential is accepted for it")
+            return served, f"chosen: asked for with the job's credential, which its hook reads: {answer.why}"
+        located, _ = self._usable(candidate, answer)
         if isinstance(located, Failed):
             return located, f"not chosen: {located.status.code} {located.status.name}: {located.why}"
         if located.path:

@@ -174,7 +174,7 @@ class Locator:
     def _federation(self, candidate: Candidate, settings: Settings) -> Federation | PelicanClient:
         patience, own = Patience(settings.min_rate_bytes, settings.stall_timeout_s), settings.federation
         if settings.pelican == "client":
-            directory = str(self._cache.store.layout.runtime)
+            directory = str(self._cache.store.layout.staging)  # what a crash leaves there is removed at the next start
             return PelicanClient(own, patience, directory, candidate.credential)
         local = settings.pelican if settings.pelican.startswith("unix:") else ""
         return Federation(own, patience, self._federations, candidate.credential, local)

@@ -178,6 +178,32 @@ def test_a_job_whose_hook_is_older_than_credentials_goes_elsewhere(world: World)
     assert "HookStatusCode = 310" in said
 
 
+def test_explain_says_that_a_credential_would_be_asked_for(world: World) -> None:
+    """Only the job's hook can read it."""
+    said = world.site.command("explain", "-", text=image_ad(f"igwn+osdf://{CLOSED}")).stdout
+    assert "with the job's credential" in said
+    assert "needs a token" in said
+
+
+def test_the_pelican_command_serves_where_the_admin_prefers_it(world: World) -> None:
+    """It is a double here, which copies a file; nothing of it stays in the cache."""
+    site = world.site
+    program = site.directory / "bin" / "pelican"
+    program.parent.mkdir()
+    (site.directory / "image").write_bytes(sif("x"))
+    get = f"cp {site.directory}/image $4"
+    program.write_text(f"#!/bin/sh\n[ $2 = stat ] && echo '{{\"Size\": 4096}}' || {get}\n")
+    program.chmod(0o755)
+    site.environment = {"PATH": f"{program.parent}:/usr/bin:/bin"}
+    site.reconfigure(IMAGE_CACHE_PELICAN="client")
+    site.restart()
+    answer = world.run(f"osdf://{PATH}")
+    assert answer.code == 0, answer.message
+    assert not world.cache.asked
+    assert site.names("staging") == []
+    assert len(site.names("entries")) == 1
+
+
 def test_a_private_image_is_not_advertised(world: World) -> None:
     """Nor is its name told to who may not have it."""
     assert world.run(f"igwn+osdf://{CLOSED}", igwn=JOES).code == 0
