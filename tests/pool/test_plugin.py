@@ -147,6 +147,26 @@ def test_the_plugin_of_a_process_that_is_in_no_job_gets_no_image_and_no_lease(po
     assert not leases(pool)
 
 
+def test_htcondors_own_plugins_bring_images_to_the_cache(site: World) -> None:
+    """Debian's plug-in for dav, once for two jobs; its plug-in for data, of the first protocol, brings no image."""
+    plugins = "/usr/libexec/condor/curl_plugin, /usr/libexec/condor/data_plugin"
+    with site.pool("ep-real-plugins", BARE_KNOBS | {"FILETRANSFER_PLUGINS": plugins}, user=None) as pool:
+        url = site.origin.url.replace("http://", "dav://")
+        image = {"+SingularityImage": f'"{url}/web.sif"'}
+        before = len(site.origin.requests("/web.sif", "GET"))
+        for user, said in (("joe", "SIF fetched from dav://"), ("amy", "cached SIF of dav://")):
+            job = pool.submit(image, user=user, guard=2)[0]
+            job.wait()
+            assert job.stdout == "web SIF\n"
+            assert said in job.message()
+        assert len(site.origin.requests("/web.sif", "GET")) == before + 1
+        data = pool.submit({"+SingularityImage": '"data://,hello"'}, user="joe")[0]
+        data.wait("held")
+        assert data.hold is not None
+        assert data.hold.subcode == 150
+        assert "data://,hello: no SIF" in data.hold.reason
+
+
 def test_without_a_manager_the_plugin_before_ours_brings_the_image(pool: Pool, site: World) -> None:
     """It dies while the job is on its way: the image is a file of the job's, in which the hook lets it run."""
     pool.write_config("99-test.conf", "START = true\nHasSIF = true\n")
