@@ -8,7 +8,6 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -95,7 +94,8 @@ class _Conversion:
         request = self._request
         if not sifwriter.is_known(request.variant.arch):
             raise UnpackError(f"there are no SIFs for {request.variant.arch}")
-        with closing(pull.Puller(request, self._check)) as puller:
+        with pull.client_for([request]) as client:
+            puller = pull.Puller(client, request, self._check)
             self._report("fetching")
             manifest = puller.manifest()
             config = imageconfig.parse(puller.config(manifest))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +33,11 @@ class PullError(Exception):
 class Puller:
     """Fetches one image. Methods raise PullError, credentials' error as that, and OSError.
 
+    `client` may be shared, so that a registry which asks to be left alone is, by all; it is closed by who made it.
     `check` is called while bytes come, and raises whatever ends the work.
     """
 
-    def __init__(self, request: Request, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, client: RegistryClient, request: Request, check: Callable[[], None] = lambda: None) -> None:
         try:
             self._reference = RegistryReference.parse(request.source).at(request.variant.digest)
             self._credential = _credential(request.access)
@@ -43,11 +45,7 @@ class Puller:
             raise PullError(str(error)) from None
         self._known = request.manifest
         self._check = check
-        self._client = RegistryClient(plain_http=[self._reference.host] if request.access.insecure else ())
-
-    def close(self) -> None:
-        """End the connections."""
-        self._client.close()
+        self._client = client
 
     def manifest(self) -> Manifest:
         """Return the image's manifest, asked for unless it is known."""
@@ -90,6 +88,17 @@ class Puller:
             write(piece)
 
         self._client.blob(self._reference, blob, checked, self._credential)
+
+
+@contextmanager
+def client_for(requests: Sequence[Request]) -> Iterator[RegistryClient]:
+    """Give a client that knows which of the images' registries are asked without TLS."""
+    plain = [request.source.partition("/")[0] for request in requests if request.access.insecure]
+    client = RegistryClient(plain_http=plain)
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def _credential(access: Access) -> Credential | None:

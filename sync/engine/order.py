@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
-from sync.pull import Puller, PullError
+from cache_manager.registry.client import RegistryClient
+from sync.pull import Puller, PullError, client_for
 from sync.request import Request
 from sync.values import Failure
 
@@ -18,14 +19,13 @@ _AT_A_TIME: Final = 8
 
 def described(requests: Sequence[Request]) -> Iterator[Request | Failure]:
     """Yield each request with its manifest, or why it cannot be had, in the order of the requests."""
-    with ThreadPoolExecutor(_AT_A_TIME, "manifest") as threads:
-        yield from threads.map(_with_manifest, requests)
+    with client_for(requests) as client, ThreadPoolExecutor(_AT_A_TIME, "manifest") as threads:
+        yield from threads.map(partial(_with_manifest, client), requests)
 
 
-def _with_manifest(request: Request) -> Request | Failure:
+def _with_manifest(client: RegistryClient, request: Request) -> Request | Failure:
     try:
-        with closing(Puller(request)) as puller:
-            return replace(request, manifest=puller.manifest())
+        return replace(request, manifest=Puller(client, request).manifest())
     except PullError as error:
         return request.failure(str(error), transient=error.transient)
 
