@@ -16,9 +16,9 @@ from cache_manager.entry import CacheEntry
 from cache_manager.layout import is_key
 from cache_manager.pin import canonical
 from cache_manager.policy import Verdict
+from cache_manager.questions import Question, Work
 from cache_manager.reference import ImageReference
 from cache_manager.selection import NotDone, matching_keys, reference_of, select, select_pin
-from cache_manager.server import Question, Work
 from cache_manager.status import HookStatus
 
 log = logging.getLogger(__name__)

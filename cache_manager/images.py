@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from cache_manager.cache import Cache
 from cache_manager.entry import CacheEntry
+from cache_manager.questions import Question, Report
 from cache_manager.scrub import Scrubber
 from cache_manager.selection import NotDone, matching_keys, select
-from cache_manager.server import Question, Report
 
 PRIVATE: Final = "(private)"
 

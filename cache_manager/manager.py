@@ -29,12 +29,13 @@ from cache_manager.leases import POLL_S
 from cache_manager.locator import Locator
 from cache_manager.ownership import Trust, uid_of, why_unsafe
 from cache_manager.policy import Verdict
+from cache_manager.questions import Verbs
 from cache_manager.reader import Reader
 from cache_manager.reports import Condition, Reports
 from cache_manager.root import Root, TakenError
 from cache_manager.runtime import Runtime
 from cache_manager.scrub import Scrubber
-from cache_manager.server import Server, Verbs
+from cache_manager.server import Server
 from cache_manager.settings import Settings, SettingsError
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.store import Store

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Final
 
 from cache_manager import policy, sif
 from cache_manager.caller import ProbeResult
@@ -11,8 +10,6 @@ from cache_manager.outcome import Failed, Served
 from cache_manager.policy import Candidate, SourceKind
 from cache_manager.reference import ImageReference
 from cache_manager.status import HookStatus, StatusError
-
-SQUASHFS_MAGIC: Final = b"hsqs"
 
 
 def leads_to(found: ProbeResult) -> ImageReference | None:
@@ -85,7 +82,7 @@ def _why_no_image(found: ProbeResult, *, shipped: bool) -> str:
         return f"cannot be read by the job's user here ({found.error})"
     if found.kind not in {"file", "directory"}:
         return f"cannot be opened ({found.error or found.kind})"
-    if found.kind == "directory" or found.head.startswith(SQUASHFS_MAGIC):
+    if found.kind == "directory" or found.head.startswith(sif.SQUASHFS_MAGIC):
         return ""  # the runtime takes a bare squashfs as well
     try:
         sif.parse_header(found.head, found.size_bytes)

@@ -17,10 +17,11 @@ from cache_manager.jobad import JobRequest
 from cache_manager.pin import Pin
 from cache_manager.policy import Row, Verdict
 from cache_manager.processes import Peer
+from cache_manager.questions import Question, Report
 from cache_manager.reader import Reader
 from cache_manager.reconcile import Quarantined
 from cache_manager.scrub import Scrubber
-from cache_manager.server import Question, Report, block_of
+from cache_manager.server import block_of
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable, without_secrets

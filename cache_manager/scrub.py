@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from cache_manager.cache import Cache
 from cache_manager.entry import CacheEntry
+from cache_manager.questions import Question
 from cache_manager.readback import Reading, Stopped
 from cache_manager.selection import select
-from cache_manager.server import Question
 from cache_manager.settings import Settings
 from cache_manager.text import human_bytes
 

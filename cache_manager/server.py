@@ -1,4 +1,4 @@
-"""The socket: frames in, frames out. Who asks is told by the kernel, not by the request."""
+"""What is done for whoever connects. Who asks is told by the kernel, not by the request."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import json
 import logging
 import os
 import resource
-import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +18,12 @@ from cache_manager.broker import Broker
 from cache_manager.caller import Caller, no_credentials
 from cache_manager.connections import Connections, Seat
 from cache_manager.door import Door, Guest
+from cache_manager.line import Line
+from cache_manager.listening import identity, is_listened_on, listener
 from cache_manager.policy import Verdict
 from cache_manager.processes import Peer
 from cache_manager.protocol import Header, ProtocolError
+from cache_manager.questions import Question, Verbs
 from cache_manager.reader import LARGE_BYTES, Reader
 from cache_manager.selection import NotDone
 from cache_manager.status import HookStatus, StatusError
@@ -30,11 +31,6 @@ from cache_manager.text import printable
 from cache_manager.turns import NOBODY, Turns
 
 log = logging.getLogger(__name__)
-
-HEADER_S: Final = 5.0
-BODY_S: Final = 10.0
-SEND_S: Final = 30.0
-"""Who does not read his answer within this time does not want it."""
 
 LARGE_AT_A_TIME: Final = 16
 LARGE_EACH: Final = 4
@@ -55,100 +51,6 @@ GONE_S: Final = 0.5
 
 TRUSTED: Final = frozenset({0, os.geteuid()})
 """Root and the manager's own user, which in a pilot is every job's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What an admin command asks, and who asks."""
-
-    header: Header
-    body: bytes
-    peer: Peer
-
-    @property
-    def may_change(self) -> bool:
-        """Whether the kernel says that root or the manager's own user asks."""
-        return self.peer.uid in {0, os.geteuid()}
-
-    @property
-    def wishes(self) -> dict[str, Any]:
-        """What the command's arguments say. Raises NotDone."""
-        try:
-            wishes = json.loads(self.body or b"{}")
-        except (ValueError, RecursionError):
-            wishes = None
-        if not isinstance(wishes, dict):
-            raise NotDone("the request's body is no JSON object")
-        return wishes
-
-    def words(self, name: str) -> list[str]:
-        """Return a list of words among the arguments. Raises NotDone."""
-        words = self.wishes.get(name, [])
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise NotDone(f"{name}: is no list of words")
-        return words
-
-
-Report = Callable[[Question], Awaitable[dict[str, Any]]]
-"""Answers a question that anybody may ask."""
-
-Work = Callable[[Question], AsyncGenerator[dict[str, Any]]]
-"""Does what root and the manager's user may ask for: says how far it is, and at the end the result (`done`)."""
-
-
-@dataclass(frozen=True)
-class Verbs:
-    """What the admin commands may ask for."""
-
-    reports: Mapping[str, Report] = field(default_factory=dict)
-    works: Mapping[str, Work] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One connection."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    peer: Peer
-
-    @property
-    def user(self) -> str:
-        """Who takes turns with others for the loop's time."""
-        return str(self.peer.uid)
-
-    async def read_frame(self, limit_s: float = HEADER_S) -> tuple[Header, bytes]:
-        """Return a frame. Raises ProtocolError, TimeoutError, EOFError."""
-        header = await self.read_header(limit_s)
-        return header, await self.read_body(header)
-
-    async def read_header(self, limit_s: float = HEADER_S) -> Header:
-        """Return the header of a frame. Raises ProtocolError, TimeoutError, EOFError."""
-        async with asyncio.timeout(limit_s):
-            try:
-                line = await self.reader.readuntil(b"\n")
-            except asyncio.LimitOverrunError:
-                raise ProtocolError("the header is too long") from None
-            header = protocol.parse_header(line)
-        if header.length > protocol.MAX_BODY_BYTES:
-            raise ProtocolError(f"the request is too large ({header.length} bytes, at most {protocol.MAX_BODY_BYTES})")
-        return header
-
-    async def read_body(self, header: Header) -> bytes:
-        """Return the rest of a frame. Raises TimeoutError, EOFError."""
-        async with asyncio.timeout(BODY_S):
-            return await self.reader.readexactly(header.length)
-
-    async def exchange(self, frame: bytes, limit_s: float) -> tuple[Header, bytes]:
-        """Write a frame and return the one that answers it. Raises as `send` and `read_frame`."""
-        await self.send(frame)
-        return await self.read_frame(limit_s)
-
-    async def send(self, frame: bytes) -> None:
-        """Write a frame. Raises ConnectionError, and TimeoutError where nobody reads."""
-        self.writer.write(frame)
-        async with asyncio.timeout(SEND_S):
-            await self.writer.drain()
 
 
 class _Stranger(Exception):  # noqa: N818 - a finding
@@ -186,13 +88,13 @@ class Server:
     async def start(self, path: str) -> None:
         """Listen. Any user may connect: what one may get is decided for each request. Raises OSError."""
         self._path = path
-        self._door.open(_listener(Path(path)))
-        self._socket = _identity(path)
+        self._door.open(listener(Path(path)))
+        self._socket = identity(path)
 
     async def mend(self) -> None:
         """Listen again where the socket was removed, with its directory perhaps. Requests under way go on."""
-        found = _identity(self._path)
-        if found == self._socket or (found is not None and _is_listened_on(self._path)):
+        found = identity(self._path)
+        if found == self._socket or (found is not None and is_listened_on(self._path)):
             return
         before = self._door
         self._door = Door(self.connections, self._attend)
@@ -392,49 +294,3 @@ def block_of(verdict: Verdict) -> bytes:
         what = f"{printable(verdict.image.path)}: a path that cannot be written into an ad"
         return updatead.status(HookStatus.HOOK_INTERNAL_ERROR, what)
     return updatead.runs_image(verdict.image.path, sandbox=verdict.image.sandbox, message=verdict.message)
-
-
-def _listener(path: Path) -> socket.socket:
-    """Return a socket that any user can connect to."""
-    path.unlink(missing_ok=True)
-    with _in_directory(path.parent):
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o111)  # its mode from the beginning: a chmod could meet another file under this name
-        try:
-            listener.bind(path.name)
-        finally:
-            os.umask(mask)
-    return listener
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _is_listened_on(path: str) -> bool:
-    """Whether somebody answers on a socket: another manager, which was told the same path."""
-    try:
-        with _in_directory(Path(path).parent), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
-            one.settimeout(0)
-            one.connect(Path(path).name)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def _in_directory(directory: Path) -> Iterator[None]:
-    """Stand in a directory for a moment: a socket's path may be longer than the kernel's 108 bytes."""
-    here = os.open(".", os.O_RDONLY)
-    try:
-        os.chdir(directory)
-        yield
-    finally:
-        os.fchdir(here)
-        os.close(here)

@@ -36,7 +36,7 @@ _DESCRIPTOR = struct.Struct("<i?IIIqqqqqqq128sii")
 """Type, used, id, group, link, offset, size; size with padding, times, owners, name; file system and its use."""
 _SQUASHFS: Final = 1
 _PRIMARY: Final = 2
-_SQUASHFS_MAGIC: Final = b"hsqs"
+SQUASHFS_MAGIC: Final = b"hsqs"
 _SQUASHFS_VERSION: Final = 4
 _SUPERBLOCK: Final = struct.Struct("<4sIIIIHHHHHHQQ")
 SUPERBLOCK_BYTES: Final = _SUPERBLOCK.size
@@ -186,7 +186,7 @@ def _object(raw: bytes, table: _Table, size_bytes: int) -> _Object | None:
 
 
 def _check_squashfs(one: _Object, superblock: bytes) -> None:
-    if len(superblock) < SUPERBLOCK_BYTES or not superblock.startswith(_SQUASHFS_MAGIC):
+    if len(superblock) < SUPERBLOCK_BYTES or not superblock.startswith(SQUASHFS_MAGIC):
         raise SifError(f"damaged SIF: {one.name} at {one.at} is no squashfs ({one.size_bytes} bytes)")
     *_, version, _, _, packed = _SUPERBLOCK.unpack_from(superblock)
     if version == _SQUASHFS_VERSION and packed > one.size_bytes:  # cut before it came into the SIF
@@ -212,7 +212,7 @@ def _what_it_is(head: bytes) -> str:
 _OTHERS: Final = {
     b"\x1f\x8b": "gzip data",
     b"\x7fELF": "a program (ELF)",
-    _SQUASHFS_MAGIC: "a squashfs without a SIF header",
+    SQUASHFS_MAGIC: "a squashfs without a SIF header",
     b"BZh": "bzip2 data",
     b"\xfd7zXZ": "xz data",
     b"\x28\xb5\x2f\xfd": "zstd data",
@@ -252,4 +252,4 @@ def squashfs_counts(superblock: bytes) -> tuple[int, int] | None:
     if len(superblock) < _SUPERBLOCK.size:
         return None
     magic, files, *_, packed = _SUPERBLOCK.unpack_from(superblock)
-    return (files, packed) if magic == b"hsqs" and packed >= 0 else None
+    return (files, packed) if magic == SQUASHFS_MAGIC and packed >= 0 else None

@@ -16,8 +16,8 @@ from cache_manager.cache import Cache
 from cache_manager.cleanup import CleanupPlan, Found, Item, Kind, Wishes
 from cache_manager.eviction import Usage
 from cache_manager.layout import CacheLayout
+from cache_manager.questions import Question
 from cache_manager.selection import NotDone
-from cache_manager.server import Question
 from cache_manager.settings import Settings
 from cache_manager.store import Store
 from cache_manager.text import human_bytes

@@ -19,6 +19,7 @@ from cache_manager.entry import CacheEntry
 from cache_manager.heartbeat import Heartbeat
 from cache_manager.layout import is_key, is_version_file
 from cache_manager.lease import Lease
+from cache_manager.line import Line
 from cache_manager.outcome import Located, Unwell
 from cache_manager.pin import Pin
 from cache_manager.processes import Peer
@@ -26,7 +27,6 @@ from cache_manager.reference import ImageReference
 from cache_manager.registry import challenge, links, ratelimit
 from cache_manager.registry import manifest as manifests
 from cache_manager.registry.reference import RegistryReference, RegistryReferenceError
-from cache_manager.server import Line
 from cache_manager.sources import director, discovery, stratum, tree
 from cache_manager.sources.asking import Reply
 from cache_manager.sources.federation_url import FederationUrl

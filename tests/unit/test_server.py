@@ -14,9 +14,10 @@ from cache_manager.outcome import Served
 from cache_manager.policy import Verdict
 from cache_manager.processes import Peer
 from cache_manager.protocol import Header
+from cache_manager.questions import Question
 from cache_manager.reader import read_request
 from cache_manager.selection import NotDone
-from cache_manager.server import Question, block_of
+from cache_manager.server import block_of
 from cache_manager.status import HookStatus, StatusError
 
 JOB = b'ClusterId = 1\nProcId = 0\nContainerImage = "/srv/x.sif"\n'
