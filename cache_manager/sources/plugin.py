@@ -107,10 +107,10 @@ class Plugin:
         """Return the URL, if there is a plug-in for it here."""
         plugin = self.plugins.for_scheme(image.scheme)
         if plugin is None:
-            what = f"{image.short}: no transfer plug-in here brings {image.scheme}:// (FILETRANSFER_PLUGINS)"
+            what = f"no transfer plug-in here brings {image.scheme}:// (FILETRANSFER_PLUGINS)"
             return Unwell(HookStatus.NO_CONTAINER_RUNTIME, what)
         if plugin.protocol == 1 and image.has_secret:
-            what = f"{image.short}: {Path(plugin.path).name} would show the credential in the URL to everybody here"
+            what = f"{Path(plugin.path).name} would show the credential in the URL to everybody here"
             return Unwell(HookStatus.NO_CONTAINER_RUNTIME, what)
         return Located(url=image.url)
 

@@ -155,14 +155,21 @@ URLS: Final = (
     _fetched("an HTML page the first time, the image the second", url("html_once.sif"), "html_once"),
 )
 
-_UNFETCHED: Final = (
-    "s3://bucket/x.sif",
-    "davs://host.example/x.sif",
-    "box://folder/x.sif",
-)
-
-ELSEWHERE: Final = tuple(
-    Case(310, f"nothing here fetches {text}", image_ad(text), said="nothing here fetches") for text in _UNFETCHED
+ELSEWHERE: Final = (
+    *(
+        Case(
+            310,
+            f"no plug-in here brings {text}",
+            image_ad(text),
+            "plug-in is not here",
+            said="no transfer plug-in here",
+        )
+        for text in ("s3://bucket/x.sif", "davs://host.example/x.sif")
+    ),
+    *(
+        Case(310, f"takes the job's own credential: {text}", image_ad(text), said="the job's own credential")
+        for text in ("box://folder/x.sif", "mine+ftp://host.example/x.sif")
+    ),
 )
 
 

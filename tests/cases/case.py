@@ -27,6 +27,7 @@ WHO: Final = {
     "tree": SourceKind.TREE,
     "URL": SourceKind.URL,
     "federation": SourceKind.FEDERATION,
+    "plug-in": SourceKind.PLUGIN,
     "file": SourceKind.JOB_FILE,
     "path": SourceKind.LOCAL,
 }
@@ -42,6 +43,7 @@ _ANSWERS: Final[Mapping[str, Answer]] = {
     "is not mounted": Unwell(HookStatus.CVMFS_UNAVAILABLE, "", everything=True),
     "has a broken name": Unwell(HookStatus.CVMFS_UNAVAILABLE, ""),
     "is down": Unwell(HookStatus.SOURCE_UNREACHABLE, "", everything=True),
+    "is not here": Unwell(HookStatus.NO_CONTAINER_RUNTIME, ""),
     "is not well": Unwell(HookStatus.SOURCE_UNREACHABLE, ""),
     "has enough of us": Unwell(HookStatus.SOURCE_THROTTLED, ""),
     "describes it wrongly": Unwell(HookStatus.IMAGE_CORRUPT, ""),

@@ -55,7 +55,7 @@ ROWS: Final = (
     default(399, "by a URL that is forbidden", "@ORIGIN@/own/403.sif", "URL refuses", "HTTP 403"),
     default(610, "by a URL that is not well", "@ORIGIN@/own/503.sif", "URL is not well", "HTTP 503"),
     default(360, "that this EP does not have", "/nonexistent/x.sif", "path is missing", "not on this EP"),
-    default(310, "that nothing here fetches", "s3://bucket/x.sif", "", "s3://"),
+    default(310, "that no plug-in here brings", "s3://bucket/x.sif", "plug-in is not here", "s3://"),
     default(610, "in a federation that is down", "osdf:///ospool/x.sif", "federation is down", "refused"),
     default(350, "that the site does not allow", "htc/rocky:9", "", "IMAGE_CACHE_ALLOW", ALLOW="osg/*"),
     default(
