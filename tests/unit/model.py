@@ -117,13 +117,18 @@ class Disk(Store):
             super().remove(trashed)
 
 
+def entry_key(name: str) -> str:
+    """Return whose name in quarantine that is."""
+    return ".".join(name.split(".")[:2])
+
+
 @dataclass
 class Model:
     """What should be so."""
 
     images: dict[str, Image] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
-    """What each takes on disk."""
+    """What each takes on disk, by its key; of one that came after another that a job runs from, that with a number."""
     leases: dict[Holder, set[str]] = field(default_factory=dict)
     pins: dict[str, str] = field(default_factory=dict)
     expected: set[str] = field(default_factory=set)
@@ -148,7 +153,7 @@ class Model:
     @property
     def could_go(self) -> int:
         """The bytes of all that may go: images, and what is in quarantine."""
-        bad = sum(size for key, size in self.quarantined.items() if key not in self.in_use)
+        bad = sum(size for name, size in self.quarantined.items() if name not in self.quarantined_in_use)
         return bad + sum(one.disk_bytes for one in self.evictable)
 
     @property
@@ -156,6 +161,17 @@ class Model:
         """What counts against the cap: images, quarantine, and reservations with what entries add to them."""
         images = sum(one.disk_bytes for one in self.images.values()) + sum(self.quarantined.values())
         return images + sum(size + -size % BLOCK + 2 * BLOCK for size in self.reserved.values())
+
+    @property
+    def quarantined_in_use(self) -> set[str]:
+        """What may not leave quarantine."""
+        return {name for name in self.quarantined if entry_key(name) in self.in_use}
+
+    def put_aside(self, key: str) -> None:
+        """Have an image in quarantine, beside those there that jobs run from."""
+        names = (key, *(f"{key}.{number}" for number in range(2, 100)))
+        free = (name for name in names if name not in self.quarantined_in_use)
+        self.quarantined[next(free)] = self.images.pop(key).disk_bytes
 
     def use(self) -> int:
         """Count a use, and return its number."""
@@ -300,11 +316,11 @@ class World:
         """Note what the cache gave up, and return it: the first of what could go, and quarantine before that."""
         model = self.model
         for key in set(model.quarantined) - set(self.cache.quarantined):
-            assert key not in model.in_use, "removed from quarantine, and a job runs from it"
+            assert key not in model.quarantined_in_use, "removed from quarantine, and a job runs from it"
             del model.quarantined[key]
         gone = {key for key in model.images if key not in self.cache.entries}
         assert gone == {one.source.key for one in evictable[: len(gone)]}, "not the least recently used"
-        assert not gone or not set(model.quarantined) - model.in_use, "good images went before bad ones"
+        assert not gone or set(model.quarantined) == model.quarantined_in_use, "good images went before bad ones"
         for key in gone:
             del model.images[key]
         return evictable[: len(gone)]

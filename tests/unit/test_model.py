@@ -27,7 +27,7 @@ from cache_manager.lease import Holder
 from cache_manager.outcome import Located
 from cache_manager.pin import canonical
 from cache_manager.status import StatusError
-from tests.unit.model import BLOCK, DISK, Fetch, Image, Source, World
+from tests.unit.model import BLOCK, DISK, Fetch, Image, Source, World, entry_key
 
 PICK = st.integers(0, 11)
 STARTER = st.integers(0, 2)
@@ -187,7 +187,7 @@ class CacheMachine(RuleBasedStateMachine):
                 self.world.forget(key)
             elif key in self.model.images and meanwhile == "bad":
                 self.world.do(lambda: self.world.cache.quarantine(key, "does not start"))
-                self.model.quarantined[key] = self.world.forget(key)
+                self.model.put_aside(key)
             self.publish(fetch, None)
 
     @precondition(lambda self: self.a_fetch(0, done=True))
@@ -320,7 +320,7 @@ class CacheMachine(RuleBasedStateMachine):
             assert world.do(lambda: world.cache.find(located, ("sif",))) is None
         else:
             world.do(lambda: world.cache.quarantine(key, "does not start"))
-        self.model.quarantined[key] = world.forget(key)
+        self.model.put_aside(key)
 
     @rule(later=st.booleans(), sources=st.lists(SOURCES, max_size=4))
     def background_evicts(self, sources: list[Source], *, later: bool) -> None:
@@ -375,7 +375,7 @@ class CacheMachine(RuleBasedStateMachine):
         for fetch in model.fetches.values():
             self.recognize(fetch)
         model.most = max(model.most, model.taken)
-        there = set(model.images) | set(model.quarantined)
+        there = set(model.images) | {entry_key(name) for name in model.quarantined}
         model.leases = {holder: keys & there for holder, keys in model.leases.items() if keys & there}
 
     @rule(seconds=st.sampled_from([1, 100, 100_000, -5, -3_000, -1_000_000]))
