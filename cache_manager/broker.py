@@ -12,16 +12,18 @@ from math import inf
 from typing import Final
 
 from cache_manager import opened, policy
+from cache_manager.arrived import status_of
 from cache_manager.cache import Cache
 from cache_manager.caller import Caller, ProbeResult
 from cache_manager.credential import HANDLES, NoCredential
 from cache_manager.entry import CacheEntry
-from cache_manager.fetcher import NO_RUNNER, Fetcher, Runner, Wanted, status_of
+from cache_manager.fetcher import Fetcher, Wanted
 from cache_manager.jobad import JobRequest
 from cache_manager.locator import Locator
-from cache_manager.outcome import Answer, Denied, Failed, FetchError, Located, Served, failure_of
+from cache_manager.outcome import Answer, Denied, Failed, FetchError, Located, Served, Unwell, failure_of
 from cache_manager.policy import Candidate, Ranking, Site, SourceKind, Verdict
 from cache_manager.reference import ImageReference
+from cache_manager.runner import NO_RUNNER, Runner
 from cache_manager.settings import Settings
 from cache_manager.sources.base import SourceError
 from cache_manager.status import HookStatus, StatusError
@@ -30,7 +32,9 @@ from cache_manager.text import printable
 from cache_manager.turns import Turns
 
 _BY_HOOK: Final = frozenset({SourceKind.JOB_FILE, SourceKind.LOCAL})
-_FETCHED: Final = frozenset({SourceKind.TREE, SourceKind.URL, SourceKind.FEDERATION, SourceKind.PLUGIN})
+_FETCHED: Final = frozenset(
+    {SourceKind.TREE, SourceKind.URL, SourceKind.FEDERATION, SourceKind.PLUGIN, SourceKind.REGISTRY}
+)
 
 NO_DEADLINE_S: Final = 7 * 86400.0
 """A fetch has budgets of its own."""
@@ -316,7 +320,8 @@ class Broker:
             return answer, answer.note
         cvmfs = candidate.source is SourceKind.CVMFS
         failed = failure_of(answer, HookStatus.CVMFS_UNAVAILABLE if cvmfs else HookStatus.SOURCE_UNREACHABLE)
-        last = self.locator.last_known(candidate)
+        read = candidate.source is SourceKind.REGISTRY and not isinstance(answer, Unwell)  # the registry's own word
+        last = None if read else self.locator.last_known(candidate)
         if last is not None and self._cache.find(last, candidate.formats) is not None:
             return last, f"could not look for a newer version: {failed.why}"
         return failed, ""
@@ -380,6 +385,8 @@ class Broker:
         size = f", {located.size_bytes} bytes" if located.size_bytes else ""
         path = str(self._cache.store.layout.image(key))
         unpacked = " and unpacked, because SIFs do not run here" if candidate.unpack else ""
+        if candidate.source is SourceKind.REGISTRY:
+            unpacked = f" and converted to a {'directory' if candidate.unpack else 'SIF'}"
         served = Served(path, f"SIF that would be fetched{unpacked}", sandbox=candidate.unpack)
         return served, f"chosen: it would be fetched{unpacked}{size}"
 

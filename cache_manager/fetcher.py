@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
 
 from cache_manager import processes, sif
-from cache_manager.abilities import UNKNOWN, Abilities
+from cache_manager.archive import ArchiveError
+from cache_manager.arrived import Came, checked, no_image, status_of
 from cache_manager.cache import Cache
 from cache_manager.entry import CacheEntry
 from cache_manager.layout import record_name
 from cache_manager.lease import Holder
 from cache_manager.memory import Memory
-from cache_manager.outcome import Absent, Denied, FetchError, Located, Unwell, remembered_s
+from cache_manager.outcome import FetchError, Located, remembered_s
+from cache_manager.runner import NO_RUNNER, Runner
 from cache_manager.sources.base import Source, SourceError
 from cache_manager.sources.transport import shown
 from cache_manager.staging import IMAGE, Staging
@@ -85,35 +86,6 @@ class Wanted:
 def _is_public(failure_id: str) -> bool:
     """Whether everybody may hear what became of an object."""
     return not failure_id.startswith(_PRIVATE) and without_secrets(failure_id) == failure_id
-
-
-def _cannot_unpack(_staging: Staging, name: str, _grow: Callable[[int, int], None]) -> None:
-    raise StatusError(HookStatus.NO_CONTAINER_RUNTIME, f"{name}: there is nothing here that unpacks images")
-
-
-@dataclass(frozen=True, slots=True)
-class Runner:
-    """What the container runtime does for the cache. All but `abilities` may block.
-
-    `abilities` tells what can be run here; `why_not` starts an image once, and says why it does not, empty if it does;
-    `unpack` puts a directory in the place of the SIF in staging, asking for bytes and files as it goes.
-    """
-
-    abilities: Callable[[], Abilities] = lambda: UNKNOWN
-    why_not: Callable[[str], str] = lambda _: ""
-    unpack: Callable[[Staging, str, Callable[[int, int], None]], None] = _cannot_unpack
-
-
-NO_RUNNER: Final = Runner()
-"""Everything is taken to run, nothing is tried and nothing unpacked."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Came:
-    """What was fetched, and is whole."""
-
-    digest: str
-    architecture: str
 
 
 @dataclass(eq=False)
@@ -301,10 +273,10 @@ class Fetcher:
             staging = flight.staging = store.take_up(partial, grow) if partial else store.stage(nonce, grow)
             staging.keep(name, processes.boot_id(), is_proven=bool(wanted.located.digest))
             came = await loop.run_in_executor(self._threads, self._transfer_checked, flight, staging)
-            if wanted.unpack:
+            if wanted.unpack or came.archive:
                 flight.unpacks = True
                 async with self._unpackings.turn(wanted.owner):
-                    await loop.run_in_executor(self._unpacking, self._runner.unpack, staging, wanted.name, grow)
+                    came = await loop.run_in_executor(self._unpacking, self._make_runnable, wanted, staging, came, grow)
             entry = await loop.run_in_executor(self._threads, self._commit, flight, staging, came)
             # from here to the end nothing waits: published, leased and unreserved in one turn
             now = self._clock()
@@ -342,7 +314,7 @@ class Fetcher:
         while await self._cache.room.removed(nonce):
             self._cache.reserve(nonce, wanted.name, total, inodes, wanted.owner)
 
-    def _transfer_checked(self, flight: Flight, staging: Staging) -> _Came:
+    def _transfer_checked(self, flight: Flight, staging: Staging) -> Came:
         """Fetch and check; in a thread. Raises StatusError, OSError."""
         wanted = flight.wanted
         try:
@@ -350,20 +322,28 @@ class Fetcher:
                 wanted.source.transfer(wanted.located, staging)
                 digest = staging.finish()
                 try:
-                    header = _checked(wanted.located, digest, staging)
+                    came = checked(wanted.located, digest, staging, may_be_archive=wanted.own_url)
                     break
-                except sif.SifError as error:
+                except (sif.SifError, ArchiveError) as error:
                     log.warning("%s: attempt %d: %s: %s", wanted.name, attempt, shown(wanted.located.url), error)
                     if attempt == 2:  # noqa: PLR2004 - complete and twice
-                        raise _no_image(wanted, error, end_is_told=staging.end_is_told) from None
+                        raise no_image(wanted.located, error, staging, own_url=wanted.own_url) from None
                 staging.distrust()
         except SourceError as error:
             raise status_of(error, own_url=wanted.own_url) from None
         finally:
             staging.close()
-        return _Came(digest, header.architecture)
+        return came
 
-    def _commit(self, flight: Flight, staging: Staging, came: _Came) -> CacheEntry:
+    def _make_runnable(self, wanted: Wanted, staging: Staging, came: Came, grow: Callable[[int, int], None]) -> Came:
+        """Make of what came what runs here; in a thread. Raises StatusError, OSError."""
+        if came.archive is None:
+            self._runner.unpack(staging, wanted.name, grow)
+            return came
+        digest = self._runner.convert(staging, came.archive, wanted.name, grow, sandbox=wanted.unpack)
+        return replace(came, digest=digest or came.digest)
+
+    def _commit(self, flight: Flight, staging: Staging, came: Came) -> CacheEntry:
         """Start what came once, and publish it; in a thread. Raises StatusError, OSError."""
         wanted = flight.wanted
         wrong = self._runner.why_not(str(staging.directory / IMAGE))
@@ -387,42 +367,3 @@ class Fetcher:
             )
 
         return self._cache.store.commit(staging, describe)
-
-
-def _checked(located: Located, digest: str, staging: Staging) -> sif.SifHeader:
-    """Return the header of what came in. Raises SifError, with numbers, if it is not the image; StatusError."""
-    if located.size_bytes is not None and located.size_bytes != staging.size_bytes:
-        raise sif.SifError(f"{staging.size_bytes} bytes came, {located.size_bytes} were promised")
-    if located.digest and located.digest != digest:
-        size = f"({staging.size_bytes} bytes)"
-        raise sif.SifError(f"sha256 {digest[:16]}... came, {located.digest[:16]}... was promised {size}")
-    header = sif.parse(staging.read, staging.size_bytes)
-    here = platform.machine()
-    if header.architecture not in {"", here}:
-        what = f"the image is for {header.architecture}, this EP is {here}"
-        raise StatusError(HookStatus.ARCHITECTURE_MISMATCH, what)
-    wrong = "" if located.digest else staging.differs()
-    if wrong:
-        raise sif.SifError(f"{wrong} ({staging.size_bytes} bytes)")
-    return header
-
-
-def _no_image(wanted: Wanted, wrong: sif.SifError, *, end_is_told: bool) -> StatusError:
-    status = HookStatus.IMAGE_FILE_INVALID if wanted.own_url else HookStatus.IMAGE_CORRUPT
-    why = f"{shown(wanted.located.url)}: {wrong}, twice"
-    if isinstance(wrong, sif.TruncatedError) and not end_is_told:
-        # perhaps the network's doing, and not what the server has
-        return StatusError(HookStatus.SOURCE_UNREACHABLE, f"{why}; the server did not say how long it is")
-    return StatusError(status, why)
-
-
-def status_of(error: SourceError, *, own_url: bool) -> StatusError:
-    """Return what a source's failure means for the job; `own_url` says that the job itself named the object."""
-    answer = error.answer
-    if isinstance(answer, Denied):
-        status = HookStatus.IMAGE_ACCESS_DENIED if own_url else HookStatus.SOURCE_UNREACHABLE
-    elif isinstance(answer, Absent):
-        status = HookStatus.IMAGE_NOT_PUBLISHED if answer.authoritative else HookStatus.SOURCE_UNREACHABLE
-    else:
-        status = answer.status
-    return FetchError(status, answer.why, answer.retry_after_s if isinstance(answer, Unwell) else None)

@@ -12,6 +12,8 @@ from cache_manager.reference import PLUGIN_SCHEMES, ImageReference, ReferenceKin
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable
 
+HAS_DOCKER: Final = "the EP has Docker, which runs registry images"
+
 BY_EP: Final = " (its value on this EP)"
 """Stands behind the name of an attribute that may have another value on another EP."""
 
@@ -34,12 +36,14 @@ class Machine:
 class JobRequest:
     """What a job asks for. `image` is None if it names none; `leave` says why the job is not ours, if so.
 
-    `named_by` is the attribute, with BY_EP behind it if another EP may find another value there.
+    `named_by` is the attribute, with BY_EP behind it if another EP may find another value there. `by_docker` says that
+    Docker would run the job on this EP, if it is left to it.
     """
 
     image: ImageReference | None = None
     named_by: str = ""
     leave: str = ""
+    by_docker: bool = False
     original: str = ""
     job_id: str = ""
     owner: str = ""
@@ -60,14 +64,22 @@ def read_request(
     machine_ad = Ad(machine_text, "machine ad", evaluating)
     machine = _read_machine(machine_ad)
     job_id = f"{job.value('ClusterId')}.{job.value('ProcId')}" if job.text_of("ClusterId") else ""
-    leave = _why_left(job, machine, machine_ad)
-    image, named_by = (None, "") if leave else _named_image(job, machine_ad)
+    leave, by_docker = _why_left(job, machine_ad), _is_for_docker(job, machine, machine_ad)
+    image, named_by = None, ""
+    if not leave:
+        try:
+            image, named_by = _named_image(job, machine_ad)
+        except StatusError as error:
+            if not by_docker:
+                raise
+            leave = f"{HAS_DOCKER}; {error.message}"  # what Docker runs is for Docker to judge
     if image and image.kind is ReferenceKind.JOB_FILE and not _brings_files(job, machine_ad):
         image = _where_submitted(image, named_by, job)
     return JobRequest(
         image=image,
         named_by=named_by,
         leave=leave,
+        by_docker=by_docker,
         original=_brought_from(job, machine_ad, image),
         job_id=job_id,
         owner=job.string("Owner"),
@@ -95,16 +107,19 @@ def _read_machine(ad: Ad) -> Machine:
     )
 
 
-def _why_left(job: Ad, machine: Machine, target: Ad) -> str:
+def _why_left(job: Ad, target: Ad) -> str:
     """Return why the job is none of ours, in the order in which the starter decides (singularity.cpp, SpawnJob)."""
     universe = job.value("JobUniverse")
     if isinstance(universe, int) and universe != _VANILLA:
         return f"universe {universe} runs without a container"
     if job.is_true("WantDocker", target):
         return "Docker universe: the image is Docker's"
-    if job.is_true("WantContainer", target) and job.is_true("WantDockerImage", target) and machine.has_docker:
-        return "the EP has Docker, which runs registry images"
     return ""
+
+
+def _is_for_docker(job: Ad, machine: Machine, target: Ad) -> bool:
+    """Whether the starter would have Docker run the job."""
+    return machine.has_docker and job.is_true("WantContainer", target) and job.is_true("WantDockerImage", target)
 
 
 def _named_image(job: Ad, target: Ad) -> tuple[ImageReference | None, str]:
@@ -200,5 +215,5 @@ def for_transfer(request: JobRequest, url: str) -> JobRequest:
 
 
 def is_left_to_runtime(image: ImageReference) -> bool:
-    """Whether the container runtime brings this image in by itself."""
-    return image.kind is ReferenceKind.REGISTRY
+    """Whether only the container runtime knows how to bring this image in: its libraries are no registries."""
+    return image.kind is ReferenceKind.REGISTRY and image.scheme not in {"docker", "oras"}

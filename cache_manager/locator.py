@@ -10,7 +10,7 @@ import asyncio
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
@@ -28,6 +28,7 @@ from cache_manager.sources.federation import Federation, Federations
 from cache_manager.sources.federation_url import is_in_federation
 from cache_manager.sources.pelican_client import PelicanClient
 from cache_manager.sources.plugin import Plugin, TransferPlugins
+from cache_manager.sources.registry import Registries, Registry
 from cache_manager.sources.stratum import PublishedRevisions
 from cache_manager.sources.transport import Patience, shown
 from cache_manager.sources.tree import Tree
@@ -80,6 +81,7 @@ class Locator:
         self._revisions = PublishedRevisions(clock)
         self._federations = Federations()
         self.plugins = TransferPlugins()
+        self._registries = Registries()
         self._cache = cache
         self._clock = clock
         # each kind of source has its own threads: servers that say nothing must not stop CVMFS
@@ -169,6 +171,9 @@ class Locator:
             return Url(patience)
         if candidate.source is SourceKind.PLUGIN:
             return Plugin(self.plugins, patience, settings.convert_memory_bytes)
+        if candidate.source is SourceKind.REGISTRY:
+            before, client = self.last_known(candidate), self._registries.client(settings)
+            return Registry(client, self._registries, self._arch, patience, candidate.credential, before)
         return self._repository(candidate.repository, settings)
 
     def _federation(self, candidate: Candidate, settings: Settings) -> Federation | PelicanClient:
@@ -225,6 +230,8 @@ class Locator:
         record = self._cache.objects.known(_pointer_id(candidate))
         if not record:
             return None
+        if candidate.source is SourceKind.REGISTRY:
+            return _pointed_to(record)
         size: object = record.get("size_bytes")
         file = str(record.get("file", ""))
         if not is_version_file(file):
@@ -241,6 +248,8 @@ class Locator:
         What the publisher says now is used all the same: a version may be withdrawn. But who holds a server, or what
         is before it, could bring an old hole back that way: it is said until a version comes that is not older.
         """
+        if candidate.source is SourceKind.REGISTRY:
+            self._remember_tag(candidate, located)
         if candidate.source is not SourceKind.TREE:
             return located
         pointer = _pointer_id(candidate)
@@ -269,6 +278,22 @@ class Locator:
             log.warning("%s", told)
         self._back[pointer] = told
         return replace(located, note=what)
+
+    def _remember_tag(self, candidate: Candidate, located: Located) -> None:
+        """Remember what a registry's tag points to."""
+        if self.last_known(candidate) == replace(located, private=False):
+            return
+        self._cache.objects.remember(
+            _pointer_id(candidate),
+            {
+                "kind": "pointer",
+                "url": located.url,
+                "version": located.version,
+                "pointer": located.pointer,
+                "size_bytes": located.size_bytes or 0,
+                "about_bytes": located.about_bytes or 0,
+            },
+        )
 
     def failures(self, *, private: bool = True) -> list[str]:
         """Return what is wrong now, as text: for `status`; without `private` not what has a credential."""
@@ -309,4 +334,22 @@ def _place(candidate: Candidate) -> str:
 
 
 def _pointer_id(candidate: Candidate) -> str:
+    if candidate.source is SourceKind.REGISTRY:
+        return f"pointer registry {candidate.image.path}"
     return f"pointer {candidate.base} {candidate.image.published_name}"
+
+
+def _pointed_to(record: Mapping[str, str | float]) -> Located:
+    """Return what a registry's tag pointed to, by its record."""
+
+    def size(name: str) -> int | None:
+        value: object = record.get(name)
+        return value if isinstance(value, int) and value > 0 else None
+
+    return Located(
+        url=str(record.get("url", "")),
+        version=str(record.get("version", "")),
+        pointer=str(record.get("pointer", "")),
+        size_bytes=size("size_bytes"),
+        about_bytes=size("about_bytes"),
+    )

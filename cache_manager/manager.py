@@ -19,7 +19,7 @@ from cache_manager.askers import Askers
 from cache_manager.broker import Broker
 from cache_manager.cache import Cache
 from cache_manager.configuration import ConfigurationError
-from cache_manager.fetcher import Runner
+from cache_manager.converter import Converter
 from cache_manager.health import Failure, Health, counts_for
 from cache_manager.heartbeat import BEAT_S, Heartbeat
 from cache_manager.images import Images
@@ -33,6 +33,7 @@ from cache_manager.questions import Verbs
 from cache_manager.reader import Reader
 from cache_manager.reports import Condition, Reports
 from cache_manager.root import Root, TakenError
+from cache_manager.runner import Runner
 from cache_manager.runtime import Runtime
 from cache_manager.scrub import Scrubber
 from cache_manager.server import Server
@@ -76,7 +77,8 @@ class Manager:
             runtime.telling_options(knobs.get("SINGULARITY_EXTRA_ARGUMENTS", "")),
         )
         unpacker = Unpacker(self.runtime, lambda: self.settings)
-        runner = Runner(lambda: self.runtime.abilities, self.runtime.why_not, unpacker.unpack)
+        converter = Converter(self.runtime, lambda: self.settings)
+        runner = Runner(lambda: self.runtime.abilities, self.runtime.why_not, unpacker.unpack, converter.convert)
         self.broker = Broker(self.cache, lambda: self.settings, runner)
         self.locator.plugins.configure(knobs.get("FILETRANSFER_PLUGINS", ""))
         self._tests_before_jobs = knobs.get("SINGULARITY_RUN_TEST_BEFORE_JOB", "true").lower() not in {"false", "0"}

@@ -12,9 +12,10 @@ from typing import Final
 
 from cache_manager.abilities import UNKNOWN, Abilities
 from cache_manager.credential import Credential
-from cache_manager.jobad import BY_EP, JobRequest, is_left_to_runtime
+from cache_manager.jobad import BY_EP, HAS_DOCKER, JobRequest, is_left_to_runtime
 from cache_manager.outcome import Failed, Served
-from cache_manager.reference import FEDERATION_SCHEMES, ImageReference, ReferenceKind
+from cache_manager.reference import DOCKER_CREDENTIAL, FEDERATION_SCHEMES, ImageReference, ReferenceKind
+from cache_manager.registry.reference import RegistryReference, RegistryReferenceError
 from cache_manager.settings import Settings
 from cache_manager.status import HookStatus
 from cache_manager.text import fair, human_bytes, shorten, without_secrets
@@ -29,6 +30,7 @@ class SourceKind(Enum):
     URL = "SIF at the job's URL"
     FEDERATION = "SIF in the data federation"
     PLUGIN = "SIF that a transfer plug-in brings"
+    REGISTRY = "image in a registry"
     JOB_FILE = "file that came with the job"
     LOCAL = "path on this EP"
 
@@ -51,7 +53,7 @@ class Candidate:
     @property
     def is_jobs_own(self) -> bool:
         """Whether the job itself names the object: its author can mend it, and nobody else vouches for it."""
-        return self.source in {SourceKind.URL, SourceKind.FEDERATION, SourceKind.PLUGIN}
+        return self.source in {SourceKind.URL, SourceKind.FEDERATION, SourceKind.PLUGIN, SourceKind.REGISTRY}
 
     @property
     def unpack(self) -> bool:
@@ -151,9 +153,11 @@ PRECEDENCE: Final = (
 
 def rank(request: JobRequest, site: Site) -> Ranking:
     """Return who is asked for the job's image, in order, or the answer that needs nobody."""
-    if request.leave:
-        return Ranking(None, verdict=Verdict(HookStatus.OK, ""), skipped=(request.leave,))
     settings, machine = site.settings, request.machine
+    to_docker = f"{HAS_DOCKER} (IMAGE_CACHE_DOCKER = leave)" if request.by_docker and settings.docker == "leave" else ""
+    left = request.leave or to_docker
+    if left:
+        return Ranking(None, verdict=Verdict(HookStatus.OK, ""), skipped=(left,))
     image = request.image or settings.default_for(machine.name, machine.gpus)
     if image is None:
         why = "the job names no image and IMAGE_CACHE_DEFAULT_IMAGE is empty"
@@ -164,10 +168,26 @@ def rank(request: JobRequest, site: Site) -> Ranking:
     if machine.has_runtime is False and machine.has_sif is not True and machine.has_sandbox is not True:
         message = f"{image.short}: this EP has no container runtime (the slot says HasSingularity = false)"
         return Ranking(image, verdict=Verdict(HookStatus.NO_CONTAINER_RUNTIME, message))
+    settled = _settled(image, site) if image.kind is ReferenceKind.REGISTRY else None
+    return settled or _rank_image(image, request, site)
+
+
+def _settled(image: ImageReference, site: Site) -> Ranking | None:
+    """Return the answer for an image in a registry that needs nobody to be asked; None if there is none."""
     if is_left_to_runtime(image):
         why = f"{image.scheme}:// images are the container runtime's own business"
         return Ranking(image, verdict=Verdict(HookStatus.OK, ""), skipped=(why,))
-    return _rank_image(image, request, site)
+    if image.has_secret:
+        what = f"takes no user, password and query; a private image needs the job's credential {DOCKER_CREDENTIAL!r}"
+        return Ranking(image, verdict=Verdict(HookStatus.IMAGE_REFERENCE_INVALID, f"{image.short}: {what}"))
+    try:
+        RegistryReference.parse(image.path)
+    except RegistryReferenceError as error:
+        return Ranking(image, verdict=Verdict(HookStatus.IMAGE_REFERENCE_INVALID, f"{image.short}: {error}"))
+    if not site.abilities.runtime:
+        why = "there is nothing here that converts images: it is left to the starter's container runtime"
+        return Ranking(image, verdict=Verdict(HookStatus.OK, ""), skipped=(why,))
+    return None
 
 
 def order(site: Site, image: ImageReference | None = None) -> tuple[Row, ...]:
@@ -190,6 +210,7 @@ def order(site: Site, image: ImageReference | None = None) -> tuple[Row, ...]:
         *published,
         Row(SourceKind.URL, frozenset({ReferenceKind.HTTP})),
         Row(SourceKind.FEDERATION, frozenset({ReferenceKind.FEDERATION}), off=site.federations_off),
+        Row(SourceKind.REGISTRY, frozenset({ReferenceKind.REGISTRY})),
         Row(SourceKind.PLUGIN, frozenset({ReferenceKind.PLUGIN}), unfit=_wants_credential(image)),
         Row(SourceKind.JOB_FILE, frozenset({ReferenceKind.JOB_FILE})),
         Row(SourceKind.LOCAL, frozenset({ReferenceKind.PATH})),

@@ -20,6 +20,9 @@ FEDERATION_SCHEMES: Final = frozenset({"osdf", "stash", "pelican"})
 PLUGIN_SCHEMES: Final = frozenset({"ftp", "s3", "gs", "gdrive", "box", "onedrive", "data", "dav", "davs"})
 """What HTCondor's own file-transfer plug-ins bring; an EP may advertise more."""
 
+DOCKER_CREDENTIAL: Final = "docker"
+"""The service whose credential is a Docker configuration (config.json)."""
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 _SHORT_SCHEME = re.compile(r"(docker|osdf|stash):(?!//)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -74,21 +77,26 @@ class ImageReference:
         """
         if self.published_name or not self.scheme:
             return self.published_name or self.text
-        if self.kind is ReferenceKind.REGISTRY:  # its `@` is a digest's
+        if self.kind is ReferenceKind.REGISTRY and not self.has_secret:  # its `@` is a digest's
             return self.text.partition("?")[0]
         return without_secrets(self.text).partition("?")[0].partition("#")[0]
 
     @property
     def has_secret(self) -> bool:
         """Whether it holds what may be a credential."""
-        return self.kind is not ReferenceKind.REGISTRY and without_secrets(self.url) != self.url
+        if self.kind is ReferenceKind.REGISTRY:
+            return "@" in self.path.rpartition("/")[0] or "?" in self.path
+        return without_secrets(self.url) != self.url
 
     @property
     def credential_names(self) -> tuple[str, ...]:
         """The services whose credential is meant, the likeliest first; none if the reference names none.
 
-        A scheme has no underscores: a dot may stand for one, and the other way round.
+        A scheme has no underscores: a dot may stand for one, and the other way round. What a user has for registries
+        is in one file.
         """
+        if self.kind is ReferenceKind.REGISTRY:
+            return (DOCKER_CREDENTIAL,)
         names = (self.token.replace(".", "_"), self.token, self.token.replace("_", "."))
         return tuple(dict.fromkeys(names)) if self.token else ()
 

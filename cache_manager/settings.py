@@ -271,6 +271,19 @@ class Settings:
     convert_cpus: int = _knob(
         "CONVERT_CPUS", "1", _some, "processors for unpacking, at the lowest priority, one image at a time"
     )
+    docker: str = _knob(
+        "DOCKER",
+        "leave",
+        _one_of("leave", "cache"),
+        "`docker://` jobs on an EP with Docker: `leave` them to Docker or `cache` them; Docker-universe jobs are "
+        "always left alone",
+    )
+    plain_registries: tuple[str, ...] = _knob(
+        "PLAIN_REGISTRIES",
+        "",
+        _words,
+        "registries (`host:port`) that are asked without TLS; one on this machine is found out",
+    )
     messages: str = _knob(
         "MESSAGES",
         "always",

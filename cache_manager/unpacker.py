@@ -22,7 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from cache_manager import disk, limited, removal, sif
+from cache_manager import limited, removal, sif
+from cache_manager.growth import Grow, Growth
 from cache_manager.limited import Limits
 from cache_manager.runtime import Runtime
 from cache_manager.settings import Settings
@@ -32,17 +33,9 @@ from cache_manager.text import human_bytes
 
 log = logging.getLogger(__name__)
 
-Grow = Callable[[int, int], None]
-"""Reserve so many bytes and files in all; raises StatusError when there is no room."""
-
 START_S: Final = 120.0
 RATE_BYTES: Final = 2_000_000
 """Unpacking may take START_S, and a second for each RATE_BYTES of the SIF."""
-
-AHEAD_BYTES: Final = (4 * 2**20, 64 * 2**20)
-"""Room is reserved ahead of what was counted, by the size of the packed file system, within these bounds."""
-
-AHEAD_FILES: Final = 200
 
 OWN_FILES: Final = 20
 """What lies beside the image while it is unpacked."""
@@ -78,7 +71,7 @@ class Unpacker:
         work.mkdir(mode=0o700)
         image = directory / IMAGE
         partition, files, packed = _look_into(image, staging.head)
-        room = _Room(staging, grow, packed)
+        room = Growth(staging, grow, packed)
         room.need(staging.size_bytes + packed, files + OWN_FILES)
         limits = Limits(settings.convert_memory_bytes, settings.convert_cpus, START_S + staging.size_bytes / RATE_BYTES)
         command = self._command(image, unpacked, partition, limits)
@@ -102,39 +95,6 @@ class Unpacker:
         quiet = ["-no-progress", "-no-xattrs", "-no-exit-code"]  # devices that only root can make are no failure
         sizes = ["-da", str(buffer), "-fr", str(buffer), "-p", str(limits.cpus)]
         return [program, *quiet, *sizes, "-o", str(partition.offset), "-d", str(target), str(image)]
-
-
-class _Room:
-    """What an unpacking takes, and the reservation that goes ahead of it."""
-
-    def __init__(self, staging: Staging, grow: Grow, packed_bytes: int) -> None:
-        self._staging = staging
-        self._grow = grow
-        self._ahead = min(AHEAD_BYTES[1], max(AHEAD_BYTES[0], packed_bytes))
-        self._bytes = 0
-        self._files = 0
-
-    def need(self, size_bytes: int, files: int) -> None:
-        """Have at least so much reserved."""
-        self._grow(size_bytes, files)
-        self._bytes, self._files = size_bytes, files
-
-    def look(self) -> None:
-        """Count what is there, and reserve ahead of it. Raises StatusError when it outgrows what there is."""
-        size, files = disk.measure(str(self._staging.directory), opening=True)
-        self._staging.taken_bytes = size
-        more_bytes = size + self._ahead // 2 > self._bytes
-        more_files = files > self._files
-        if not (more_bytes or more_files):
-            return
-        try:
-            self.need(
-                size + self._ahead if more_bytes else self._bytes,
-                files + max(AHEAD_FILES, files // 4) if more_files else self._files,
-            )
-        except StatusError:
-            if size > self._bytes or files > self._files:
-                self.need(max(self._bytes, size), max(self._files, files))
 
 
 def _look_into(image: Path, head: bytes) -> tuple[sif.Partition | None, int, int]:

@@ -1,7 +1,7 @@
 """Reads a credential that HTCondor put beside the job, as the job's user: the manager may not open it.
 
 Imported only for a job whose image needs one. The starter writes the job's tokens as <service>.use into a directory
-of the scratch directory, and names that in _CONDOR_CREDS.
+of the scratch directory, and names that in _CONDOR_CREDS. What `docker login` wrote may come with the job instead.
 """
 
 import posix
@@ -18,24 +18,33 @@ USUAL = b"scitokens"
 """The service that is meant where none is named, if the job has more than one."""
 
 
+DOCKER = b"docker"
+DOCKER_FILE = b"/.docker/config.json"
+"""Where a job has what it transferred as `.docker`: HTCondor sends its own Docker credentials to Docker alone."""
+
+
 def frame(body: bytes, scratch: bytes, left_s: float) -> bytes:
     """Read the first credential that is there. The body has the names of services, one a line; none: the job's only."""
     limit_s = min(LIMIT_S, left_s)
     directory = posix.environ.get(b"_CONDOR_CREDS") or scratch + b"/.condor_creds"
-    found = look.from_child(lambda: read_first(directory, body.split(b"\n") if body else []), limit_s)
+    names = body.split(b"\n") if body else []
+    found = look.from_child(lambda: read_first(directory, names, scratch), limit_s)
     return found or found_frame("unwell", why=b"does not answer (%d s)" % limit_s)
 
 
-def read_first(directory: bytes, names: "list[bytes]") -> bytes:
+def read_first(directory: bytes, names: "list[bytes]", scratch: bytes) -> bytes:
     """Return the frame of the first of these credentials that is there."""
     there = services(directory)
     if not names:
         names = [USUAL] if USUAL in there else there[:1] if len(there) == 1 else []
-    for name in names:
+    places = [(name, directory + b"/" + name + b".use") for name in names]
+    if DOCKER in names:
+        places.append((DOCKER, scratch + DOCKER_FILE))
+    for name, path in places:
         if not is_plain(name):
             return found_frame("unwell", there, why=b"a name that is none")
         try:
-            return found_frame("file", there, name, read(directory + b"/" + name + b".use"))
+            return found_frame("file", there, name, read(path))
         except OSError as error:
             if error.errno not in (2, 20):  # ENOENT, ENOTDIR
                 kind = "denied" if error.errno in (1, 13) else "unwell"  # EPERM, EACCES

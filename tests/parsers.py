@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import tarfile
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
@@ -13,7 +14,7 @@ from typing import Final
 from unittest.mock import NonCallableMock
 from urllib.parse import urlsplit
 
-from cache_manager import ads, jobad, protocol, redirects, retry_after, sif
+from cache_manager import ads, archive, jobad, protocol, redirects, retry_after, sif
 from cache_manager.credential import Credential, CredentialError
 from cache_manager.entry import CacheEntry
 from cache_manager.heartbeat import Heartbeat
@@ -24,7 +25,7 @@ from cache_manager.outcome import Located, Unwell
 from cache_manager.pin import Pin
 from cache_manager.processes import Peer
 from cache_manager.reference import ImageReference
-from cache_manager.registry import challenge, links, ratelimit
+from cache_manager.registry import challenge, dockerconfig, links, ratelimit
 from cache_manager.registry import manifest as manifests
 from cache_manager.registry.reference import RegistryReference, RegistryReferenceError
 from cache_manager.sources import director, discovery, stratum, tree
@@ -43,6 +44,7 @@ KNOWN: Final = "http://user:s3cr3t@one.example/x.sif"
 _SIF_FRONT: Final = b"#!".ljust(32, b"\0") + b"SIF_MAGIC\0" + b"01\0" + b"02\0" + bytes(16)
 _ROCKY: Final = ImageReference.parse_configured("htc/rocky:9")
 _EMPTY: Final = model.Node(model.Form.DIRECTORY, 0o755, 0)
+_TAR: Final = tarfile.TarInfo("manifest.json").tobuf()
 _LOOP: Final = asyncio.new_event_loop()
 
 
@@ -239,13 +241,13 @@ def layer(data: bytes) -> None:
     mended = bytearray(data)
     mended[148:156] = b" " * len(mended[148:156])
     mended[148:156] = (b"%06o\0 " % sum(mended[:512]))[: len(mended[148:156])]
-    for archive in (data, bytes(mended)):
+    for tar in (data, bytes(mended)):
         with suppress(TarError):
-            stream = TarStream(iter([archive[:700], archive[700:]]))
+            stream = TarStream(iter([tar[:700], tar[700:]]))
             came = 0
             for member in stream:
                 came += sum(map(len, stream.content()))
-                _must(came <= len(archive) and member.size >= 0, member)
+                _must(came <= len(tar) and member.size >= 0, member)
                 with suppress(model.ModelError):
                     words = model.real_path(_EMPTY, model.words_of(member.name))
                     _must(b".." not in words and b"" not in words, words)
@@ -287,6 +289,21 @@ def publishers_files(data: bytes) -> None:
     _must(resolution.parse_known(resolution.render_known(known)) == known, known)
 
 
+def archive_of_layers(data: bytes) -> None:
+    """Read a tar, as it is and behind a header of one."""
+    for body in (data, _TAR + data):
+        archive.is_archive(body[: archive.BLOCK])
+        with suppress(archive.ArchiveError):
+            archive.look(lambda at, length, body=body: body[at : at + length], len(body))  # type: ignore[misc]
+
+
+def docker_config(data: bytes) -> None:
+    """Read Docker's configuration: it has a user and a password for a registry, or none."""
+    with suppress(dockerconfig.DockerConfigError):
+        found = dockerconfig.password_for(data, "docker.io")
+        _must(found is None or all(isinstance(one, str) for one in found), "no text")
+
+
 PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
     one.__name__: one
     for one in (
@@ -313,5 +330,7 @@ PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
         dag_status,
         image_list,
         publishers_files,
+        archive_of_layers,
+        docker_config,
     )
 }

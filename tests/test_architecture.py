@@ -28,6 +28,7 @@ CONTRACT: Final = {
     "redirects",
     "retry_after",
     "transferads",
+    "archive",
 }
 CORE: Final = {
     "ads",
@@ -67,6 +68,7 @@ SOURCES: Final = {
     "sources.opening",
     "sources.ranges",
     "sources.refusals",
+    "sources.registry",
     "sources.sums",
     "sources.transfer",
     "sources.transport",
@@ -87,6 +89,8 @@ REGISTRY_PURE: Final = {
     "registry.links",
     "registry.ratelimit",
     "registry.failure",
+    "registry.packing",
+    "registry.dockerconfig",
 }
 REGISTRY: Final = REGISTRY_PURE | {"registry.exchange", "registry.tokens", "registry.client"}
 """What the publisher shares with the cache: it builds on the contract and on WEB alone."""
@@ -96,6 +100,8 @@ EDGES: Final = {
     "scan",
     "staging",
     "hashing",
+    "growth",
+    "converter",
     "runtime",
     "limited",
     "limited_child",
@@ -136,6 +142,8 @@ MANAGER: Final = {
     "reader",
     "pins",
     "fetcher",
+    "runner",
+    "arrived",
     "locator",
     "broker",
     "advertise",

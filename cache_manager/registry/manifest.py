@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cache_manager.registry.reference import is_digest
@@ -93,11 +93,13 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One image: its configuration and its layers, the lowest first."""
+    """One image: its configuration and its layers, the lowest first; and the manifest itself, as it came."""
 
     digest: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    media_type: str = ""
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -142,7 +144,8 @@ def parse(body: bytes, content_type: str = "") -> Index | Manifest:
     if kind not in MANIFEST_TYPES and "layers" not in values:
         raise ManifestError(f"type {printable(kind, 80)!r} is none of an image")
     layers = tuple(_descriptor(one) for one in _list(values, "layers"))
-    return Manifest(digest_of(body), _descriptor(values.get("config")), layers)
+    media_type = kind if kind in MANIFEST_TYPES else MANIFEST_TYPES[0]
+    return Manifest(digest_of(body), _descriptor(values.get("config")), layers, media_type, body)
 
 
 def choose(index: Index, machine: str) -> Descriptor:
@@ -167,8 +170,12 @@ def architecture_of(config: bytes) -> str:
         values = json.loads(config)
     except (ValueError, RecursionError):
         return ""
-    said = _text(values.get("architecture")) if isinstance(values, dict) else ""
-    return next((machine for machine, (name, _) in _ARCHITECTURES.items() if name == said), said)
+    return machine_of(_text(values.get("architecture"))) if isinstance(values, dict) else ""
+
+
+def machine_of(architecture: str) -> str:
+    """Return the machine, as `uname -m` says, of an architecture as registries name it; unknown ones as they are."""
+    return next((machine for machine, (name, _) in _ARCHITECTURES.items() if name == architecture), architecture)
 
 
 def _text(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.cases import ads, defaults, held, idle, published, slots, submitted
+from tests.cases import ads, defaults, held, idle, published, registries, slots, submitted
 from tests.cases.case import Case
 
 NOT_YET: Final[dict[int, str]] = {}
@@ -18,4 +18,5 @@ CASES: Final[tuple[Case, ...]] = (
     *held.ROWS,
     *idle.ROWS,
     *submitted.ROWS,
+    *registries.ROWS,
 )

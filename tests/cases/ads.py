@@ -108,7 +108,7 @@ LEFT: Final = (
     ),
     left("a docker:// image", image_ad("docker://busybox:latest")),
     left("docker: without slashes", image_ad("docker:busybox")),
-    left("a docker:// image by its digest", image_ad("docker://host:5000/ns/r@sha256:abc")),
+    left("a docker:// image by its digest", image_ad(f"docker://host:5000/ns/r@sha256:{'0' * 64}")),
     left("an image without a scheme for a registry", job_ad('DockerImage = "busybox"')),
     left("an oras:// image", image_ad("oras://ghcr.io/x/y:1")),
     left("a library:// image", image_ad("library://lolcow")),

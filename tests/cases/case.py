@@ -28,12 +28,13 @@ WHO: Final = {
     "URL": SourceKind.URL,
     "federation": SourceKind.FEDERATION,
     "plug-in": SourceKind.PLUGIN,
+    "registry": SourceKind.REGISTRY,
     "file": SourceKind.JOB_FILE,
     "path": SourceKind.LOCAL,
 }
 """Who is asked, in the words of the rows: `CVMFS lacks it; tree has it`."""
 
-_AUTHORITIES: Final = {"CVMFS", "URL", "federation"}
+_AUTHORITIES: Final = {"CVMFS", "URL", "registry", "federation"}
 _NOT_HERE: Final = {"CVMFS": HookStatus.CVMFS_UNAVAILABLE}
 
 _ANSWERS: Final[Mapping[str, Answer]] = {
@@ -47,6 +48,7 @@ _ANSWERS: Final[Mapping[str, Answer]] = {
     "is not well": Unwell(HookStatus.SOURCE_UNREACHABLE, ""),
     "has enough of us": Unwell(HookStatus.SOURCE_THROTTLED, ""),
     "describes it wrongly": Unwell(HookStatus.IMAGE_CORRUPT, ""),
+    "is for others": Unwell(HookStatus.ARCHITECTURE_MISMATCH, ""),
 }
 """What a source says when it is asked where the image is."""
 

@@ -196,8 +196,6 @@ RUN: Final = (
 
 UNTOUCHED: Final = (
     row(0, "no image, no default", Submit("bare", {}, "the execution point itself"), job_ad()),
-    row(0, "docker:// without Docker", *registry("bare", "docker://busybox", "WantDockerImage")),
-    row(0, "oras://", *registry("bare", "oras://ghcr.io/a/b:1", "WantSandboxImage")),
     row(0, "docker:// with Docker", *registry("docker", "docker://busybox", "WantDockerImage")),
     row(
         0,

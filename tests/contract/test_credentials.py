@@ -56,6 +56,28 @@ def creds(tmp_path: Path, **files: bytes) -> Path:
 
 
 @pytest.mark.parametrize(
+    ("names", "brought", "found"),
+    [
+        (("docker",), {}, b"with the job"),
+        (("docker",), {"docker": b"by HTCondor"}, b"by HTCondor"),
+        (("igwn",), {}, b""),
+    ],
+)
+def test_what_docker_wrote_may_come_with_the_job(
+    make_site: StartSite, tmp_path: Path, names: tuple[str, ...], brought: dict[str, bytes], found: bytes
+) -> None:
+    """Where HTCondor itself brought nothing for Docker."""
+
+    def prepare() -> None:
+        config = creds(tmp_path, **brought).parent / ".docker" / "config.json"
+        config.parent.mkdir()
+        config.write_bytes(b"with the job")
+
+    answer = answered(_before(make_site, prepare), names)
+    assert (answer.secret if isinstance(answer, Credential) else b"") == found
+
+
+@pytest.mark.parametrize(
     ("files", "names", "found"),
     [
         ({"igwn": TOKEN}, ("igwn",), "igwn"),

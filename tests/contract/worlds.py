@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
+from tests.contract import registry_routes
+from tests.contract.archives import archive
 from tests.contract.doubles import (
     ARCH,
     HTML,
@@ -30,11 +32,19 @@ BARE: Final = TREE | {"IMAGE_CACHE_CVMFS_BASE": "/nonexistent"}
 OSDF: Final = TREE | {"IMAGE_CACHE_FEDERATION": "@ORIGIN@"}
 """The server is a data federation as well: discovery, director, and caches of its own objects."""
 WITH_RUNTIME: Final = TREE | {"IMAGE_CACHE_RUNTIME": "@SITE@/apptainer", "LIBEXEC": "@SITE@"}
-"""A container runtime that starts HTCondor's own test image, and every other that does not say DOES NOT START."""
+"""A container runtime that starts HTCondor's own test image, and every other that does not say DOES NOT START.
+
+Whatever it is told to convert becomes the same SIF.
+"""
 
 RUNTIME: Final = """\
 #!/bin/sh
 [ "$2" = exec ] && exit 37
+if [ "$3" = --disable-cache ]; then
+    cp "${0%/*}/converted.sif" "$4"
+    grep -q 'DOES NOT START' "${5#*:}" && echo 'DOES NOT START' >>"$4"
+    exit 0
+fi
 grep -q 'DOES NOT START' "$4" || exit 0
 echo 'no such loader' >&2
 exit 255
@@ -73,10 +83,11 @@ class World:
         (self.site.directory / "local" / "cvmfs_elsewhere").symlink_to(f"/cvmfs/{cvmfs.repository}/.images/00/nothing")
         (self.site.scratch / "on_cvmfs.sif").symlink_to(rocky)
         write(self.site.directory / "tree", tree("htc/file:1", sif("file")))
+        write(self.site.directory, {"converted.sif": sif("converted")})
         runtime = self.site.directory / "apptainer"
         runtime.write_text(RUNTIME, encoding="ascii")
         runtime.chmod(0o755)
-        self.origin.routes |= _own() | _unwilling() | _federation(self.origin.url)
+        self.origin.routes |= _own() | _unwilling() | registry_routes.routes() | _federation(self.origin.url)
         self.origin.routes[f"/v2/{ARCH}/htc__slow__1/latest.txt"] = Reply(f"{VERSION}\n".encode(), gate=Event())
         for files in _published():
             self.origin.serve(files)
@@ -207,6 +218,10 @@ def _own() -> dict[str, Route]:
         "large.sif": Reply(large),
         "large_chunked.sif": Reply(large, length=-1),
         "other.sif": Reply(sif(arch=other_arch())),
+        "saved.tar": Reply(archive()),
+        "plain.tar": Reply(archive(index="something")),
+        "half.tar": Reply(archive()[:3000]),
+        "other.tar": Reply(archive(other_arch())),
         "slow.sif": Reply(sif("slow"), gate=Event()),
         "503.sif": Reply(status=503),
         "cut.sif": Reply(sif("cut"), cut=1000, length=4096),

@@ -7,6 +7,8 @@ import hashlib
 import http.client
 import json
 import socket
+import ssl
+from base64 import b64encode
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,10 +41,17 @@ def digest_of(body: bytes) -> str:
 
 
 class DockerRegistry:
-    """A registry below `directory`, as a context manager."""
+    """A registry below `directory`, as a context manager.
 
-    def __init__(self, directory: Path) -> None:
+    `users` (htpasswd lines) are those who may read; everybody without them. `certificate` makes it speak TLS.
+    """
+
+    def __init__(self, directory: Path, *, users: str = "", certificate: Path | None = None) -> None:
         self.directory = directory
+        self.password = ""
+        """`user:password` of who pushes."""
+        self._users = users
+        self._certificate = certificate
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._port: int = probe.getsockname()[1]
 
@@ -59,7 +68,13 @@ class DockerRegistry:
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         config = self.directory / "config.yml"
-        config.write_text(_CONFIG.format(directory=self.directory, port=self._port), encoding="utf-8")
+        text = _CONFIG.format(directory=self.directory, port=self._port)
+        if self._certificate:
+            text += f"  tls:\n    certificate: {self._certificate}\n    key: {self._certificate}\n"
+        if self._users:
+            (self.directory / "htpasswd").write_text(self._users, encoding="ascii")
+            text += f"auth:\n  htpasswd:\n    realm: test\n    path: {self.directory}/htpasswd\n"
+        config.write_text(text, encoding="utf-8")
         self._process = start_as(None, ["docker-registry", "serve", config], output=self.directory / "log")
         poll(self._answers, f"docker-registry answers at {self.host}")
         return self
@@ -68,6 +83,15 @@ class DockerRegistry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         end(self._process, 5)
+
+    def stop(self) -> None:
+        """End it; it can be started again, with all that was pushed."""
+        end(self._process, 5)
+
+    def count(self, method: str, part: str) -> int:
+        """Return how many requests of a method were let in whose path has a part."""
+        lines = (line.partition(f'"{method} /v2/')[2] for line in self.log.splitlines())
+        return sum(part in line.split(" ")[0] and line.split('" ')[1].startswith(("2", "3")) for line in lines if line)
 
     def fetched(self) -> list[str]:
         """Return the digest of every blob that was read, once for each time."""
@@ -100,11 +124,11 @@ class DockerRegistry:
         if self._ask("HEAD", f"/v2/{repository}/blobs/{digest}")[0] == 200:
             return digest
         connection = self._connection()
-        connection.request("POST", f"/v2/{repository}/blobs/uploads/")
+        connection.request("POST", f"/v2/{repository}/blobs/uploads/", headers=self._headers)
         answer = connection.getresponse()
         answer.read()
         place = (answer.headers["Location"] or "").partition(self.host)[2]
-        headers = {"Content-Type": "application/octet-stream"}
+        headers = {"Content-Type": "application/octet-stream"} | self._headers
         connection.request("PUT", f"{place}&digest={digest}", blob, headers)
         answer = connection.getresponse()
         said = answer.read()
@@ -125,18 +149,25 @@ class DockerRegistry:
     ) -> tuple[int, bytes]:
         connection = self._connection()
         try:
-            connection.request(method, path, body, headers or {})
+            connection.request(method, path, body, (headers or {}) | self._headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:
             connection.close()
 
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Basic {b64encode(self.password.encode()).decode()}"} if self.password else {}
+
     def _connection(self) -> http.client.HTTPConnection:
+        if self._certificate:
+            context = ssl.create_default_context(cafile=str(self._certificate))
+            return http.client.HTTPSConnection("127.0.0.1", self._port, timeout=30, context=context)
         return http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError):
-            return self._ask("GET", "/v2/")[0] == 200
+            return self._ask("GET", "/v2/")[0] in {200, 401}
         return False
 
 

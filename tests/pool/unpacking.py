@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from cache_manager.abilities import Abilities
 from cache_manager.cache import Cache
-from cache_manager.fetcher import Fetcher, Runner, Wanted
+from cache_manager.fetcher import Fetcher, Wanted
 from cache_manager.layout import CacheLayout
 from cache_manager.outcome import Located
+from cache_manager.runner import Runner
 from cache_manager.runtime import Runtime
 from cache_manager.settings import Settings
 from cache_manager.sources.transport import Patience

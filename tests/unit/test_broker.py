@@ -12,13 +12,13 @@ import pytest
 from cache_manager.broker import Broker
 from cache_manager.cache import Cache
 from cache_manager.caller import Caller, ProbeResult, TestResult
-from cache_manager.fetcher import Runner
 from cache_manager.jobad import JobRequest
 from cache_manager.lease import Holder
 from cache_manager.locator import Locator
 from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.policy import Candidate, SourceKind, Verdict
 from cache_manager.reference import ImageReference
+from cache_manager.runner import Runner
 from cache_manager.settings import Settings
 from cache_manager.sources.base import Sink, Source, SourceError
 from cache_manager.status import HookStatus

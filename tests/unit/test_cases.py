@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from cache_manager.abilities import UNKNOWN
 from cache_manager.outcome import Failed, Served
 from cache_manager.policy import Ranking, Site, SourceKind, Verdict, rank, verdict
 from cache_manager.protocol import MAX_BODY_BYTES, Header
@@ -41,7 +43,9 @@ def decide(case: Case) -> tuple[Ranking, list[Served | Failed], Verdict]:
     job = fill(case.ad).encode() if isinstance(case.ad, str) else case.ad
     header = Header(0, {"job": str(len(job)), "scratch": fill(SCRATCH)})
     request = read_request(header, job + case.machine.encode())
-    ranking = rank(request, Site(settings, frozenset(settings.cvmfs_repositories if case.unwell else ())))
+    abilities = replace(UNKNOWN, runtime=settings.runtime)
+    unwell = frozenset(settings.cvmfs_repositories if case.unwell else ())
+    ranking = rank(request, Site(settings, unwell, abilities))
     if ranking.verdict or ranking.image is None:
         return ranking, [], ranking.verdict or Verdict(HookStatus.OK, "")
     why = f"because {fill(case.said)}" if case.code else "because it is so"

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from cache_manager.entry import CacheEntry
-from cache_manager.fetcher import Fetcher, Flight, Runner, Wanted
+from cache_manager.fetcher import Fetcher, Flight, Wanted
 from cache_manager.outcome import FAILURE_MAX_S, FAILURE_TTL_S, Absent, Answer, Denied, FetchError, Located, Unwell
 from cache_manager.reference import ImageReference
+from cache_manager.runner import Runner
 from cache_manager.sources.base import Sink, SourceError
 from cache_manager.sources.sums import sum_of
 from cache_manager.status import HookStatus, StatusError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cache_manager.jobad import BY_EP, Machine, is_left_to_runtime, read_request
-from cache_manager.reference import ImageReference, ReferenceKind
+from cache_manager.reference import REGISTRY_SCHEMES, ImageReference, ReferenceKind
 from cache_manager.status import HookStatus, StatusError
 from tests.unit.builders import REPOSITORY
 
@@ -95,8 +95,9 @@ def test_an_image_that_is_none_says_which_attribute_and_why(lines: str, status: 
 def test_jobs_that_other_runtimes_serve_are_left_alone(lines: str, machine: str, why: str) -> None:
     """As the starter decides: Docker universe, registry images where there is Docker, universes without containers."""
     request = read_request(f"{PLAIN}{lines}\n", machine)
-    assert bool(request.leave) == bool(why)
-    assert why in request.leave
+    assert bool(request.leave or request.by_docker) == bool(why)
+    assert request.by_docker == (why == "has Docker")
+    assert why in request.leave or request.by_docker
     assert not (request.leave and request.image)
 
 
@@ -153,7 +154,8 @@ def test_a_machine_ad_that_cannot_be_read_sends_the_job_back() -> None:
     assert caught.value.status is HookStatus.HOOK_INTERNAL_ERROR
 
 
-@pytest.mark.parametrize("kind", ReferenceKind)
-def test_only_registry_images_are_the_runtimes_own_business(kind: ReferenceKind) -> None:
+@pytest.mark.parametrize("scheme", ["docker", "oras", "library", "shub", "https", ""])
+def test_only_libraries_are_the_runtimes_own_business(scheme: str) -> None:
     """Everything else is ours to bring or to refuse."""
-    assert is_left_to_runtime(ImageReference("x", kind)) is (kind is ReferenceKind.REGISTRY)
+    kind = ReferenceKind.REGISTRY if scheme in REGISTRY_SCHEMES else ReferenceKind.PATH
+    assert is_left_to_runtime(ImageReference("x", kind, scheme)) is (scheme in {"library", "shub"})

@@ -214,6 +214,7 @@ def test_the_order_of_sources_is_a_table_of_the_knobs() -> None:
         f"CVMFS {REPOSITORY}",
         "URL",
         f"FEDERATION  {OFF}",
+        "REGISTRY",
         "PLUGIN",
         "JOB_FILE",
         "LOCAL",

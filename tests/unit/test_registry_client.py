@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cache_manager.registry.client import Head, RegistryClient
-from cache_manager.registry.exchange import Question, Waits
+from cache_manager.registry.exchange import Question, Servers, Waits
 from cache_manager.registry.failure import Kind, RegistryError
 from cache_manager.registry.manifest import ArchitectureError, Descriptor, Index, Manifest
 from cache_manager.registry.reference import RegistryReference
-from cache_manager.registry.tokens import Credential
+from cache_manager.registry.tokens import Access, Credential, Tokens
 from tests.unit.registry_server import OCI_INDEX, OCI_MANIFEST, Heard, Registry, Said, digest_of, index, manifest
 
 CONFIG = b'{"architecture": "amd64", "os": "linux"}'
@@ -130,6 +130,19 @@ def test_a_registry_that_wants_a_password_itself_gets_it(registry: Registry, cli
     assert client.head(named(registry), JOE).digest == digest_of(b"x")
     with pytest.raises(RegistryError, match="wants a password"):
         client.head(named(registry))
+
+
+def test_a_registry_does_not_send_us_to_this_machine(registry: Registry) -> None:
+    """Its token server is what it says, and it may say anything; a password goes nowhere without TLS."""
+    servers = Servers(Waits(2.0, 2.0), frozenset())
+    here = Question("GET", f"http://{registry.host}/token", "htc/rocky:9", {}, sent_by="registry.example")
+    with pytest.raises(RegistryError, match="this machine's own"), servers.ask(here):
+        pass
+    access = Access(RegistryReference.parse("registry.example/htc/rocky:9"), JOE)
+    with pytest.raises(RegistryError, match="without TLS"):
+        Tokens(servers).meet(f'Bearer realm="http://{registry.host}/token"', access, plain=False)
+    servers.close()
+    assert registry.heard == []
 
 
 def test_no_credential_is_ever_shown() -> None:
