@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from cache_manager.registry.manifest import Descriptor, Manifest, Platform
+from cache_manager.registry.manifest import Manifest, parse
 from sync.values import Converted, Failure, Variant
 
 _GIB: Final = 2**30
@@ -65,8 +65,11 @@ class Request:
     manifest: Manifest | None = None
 
     def to_json(self) -> str:
-        """Return the request as one line."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the request as one line; its manifest travels as it came, so that it is read as the registry's was."""
+        values = asdict(replace(self, manifest=None))
+        if self.manifest is not None:
+            values["manifest"] = {"type": self.manifest.media_type, "body": self.manifest.body.decode("latin-1")}
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Request:
@@ -76,7 +79,7 @@ class Request:
             parts = {"variant": Variant, "access": Access, "limits": Limits}
             built = {name: kind(**values[name]) for name, kind in parts.items()}
             return cls(**(values | built | {"manifest": _manifest(values["manifest"])}))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RequestError(f"no request for a conversion: {error}") from None
 
     def failure(self, why: str, *, transient: bool = False) -> Failure:
@@ -87,12 +90,10 @@ class Request:
 def _manifest(values: dict[str, Any] | None) -> Manifest | None:
     if values is None:
         return None
-    layers = tuple(_descriptor(one) for one in values["layers"])
-    return Manifest(values["digest"], _descriptor(values["config"]), layers)
-
-
-def _descriptor(values: dict[str, Any]) -> Descriptor:
-    return Descriptor(**(values | {"platform": Platform(**values["platform"])}))
+    found = parse(values["body"].encode("latin-1"), values["type"])
+    if not isinstance(found, Manifest):
+        raise RequestError("its manifest is an index")
+    return found
 
 
 def result_to_json(result: Converted | Failure) -> str:
