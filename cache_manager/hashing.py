@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from pathlib import Path
 from typing import Final
 
 PIECE_BYTES: Final = 256 * 1024
@@ -23,10 +22,13 @@ BEHIND_BYTES: Final = 128 << 20
 
 
 class Follower:
-    """The sha256 of a file that grows. `wrote`, `hexdigest` and `close` are for the thread that writes it."""
+    """The sha256 of a file that grows. All but what it runs itself is for the thread that writes the file.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    It reads by the writer's own descriptor: the file's directory may be away for a moment.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = -1
         self._digest = hashlib.sha256()
         self._written = 0
         self._done = 0
@@ -36,6 +38,10 @@ class Follower:
         self._error: OSError | None = None
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+
+    def follow(self, descriptor: int) -> None:
+        """Say what file it is, before its first byte; it stays open until `close` or `hexdigest`."""
+        self._descriptor = descriptor
 
     def begin(self, total: int) -> None:
         """Say how long the file is that was begun earlier; waits for nothing."""
@@ -98,14 +104,10 @@ class Follower:
     def _run_to(self, end: int) -> None:
         if self._done >= end:
             return
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         view = memoryview(bytearray(PIECE_BYTES))
-        try:
-            while (left := min(end, self._written) - self._done) > 0:
-                count = os.preadv(descriptor, [view[:left]], self._done)
-                if not count:
-                    raise OSError(f"{self._path.name} has become shorter")
-                self._digest.update(view[:count])
-                self._done += count
-        finally:
-            os.close(descriptor)
+        while (left := min(end, self._written) - self._done) > 0:
+            count = os.preadv(self._descriptor, [view[:left]], self._done)
+            if not count:
+                raise OSError("the image has become shorter")
+            self._digest.update(view[:count])
+            self._done += count

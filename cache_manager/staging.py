@@ -50,7 +50,7 @@ class Staging:
         self._kept_as: Callable[[Known], Partial | None] = lambda _: None
         self._grow = grow
         self._granted = 0
-        self._digest = Follower(directory / IMAGE)
+        self._digest = Follower()
         self._descriptor = -1
 
     def keep(self, name: str, boot_id: str, *, is_proven: bool) -> None:
@@ -70,7 +70,7 @@ class Staging:
         size = partial.size_bytes - (partial.size_bytes == partial.of_bytes)  # the end shows that it is still the same
         path = self.directory / IMAGE
         path.chmod(0o644)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._open(path, os.O_RDWR | os.O_APPEND)
         path.chmod(0o444)
         os.ftruncate(self._descriptor, size)
         self.size_bytes = size
@@ -116,8 +116,7 @@ class Staging:
         if self.size_bytes + len(data) > self._granted:
             self._reserve_more(self.size_bytes + len(data))
         if self._descriptor < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self.directory / IMAGE, flags, 0o444)
+            self._open(self.directory / IMAGE, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
@@ -131,7 +130,7 @@ class Staging:
         self.restart()
         path.chmod(0o444)
         path.rename(self.directory / IMAGE)
-        self._descriptor = os.open(self.directory / IMAGE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._open(self.directory / IMAGE, os.O_RDONLY)
         self.size_bytes = self.of_bytes = os.fstat(self._descriptor).st_size
         self._digest.wrote(self.size_bytes)
         self.head = os.pread(self._descriptor, HEADER_BYTES, 0)
@@ -145,7 +144,7 @@ class Staging:
         """Forget what was written: the next attempt begins from nothing."""
         self.close()
         (self.directory / IMAGE).unlink(missing_ok=True)
-        self.size_bytes, self.head, self._digest = 0, b"", Follower(self.directory / IMAGE)
+        self.size_bytes, self.head, self._digest = 0, b"", Follower()
         self.end_is_told, self.promised = True, nothing_promised
         self.came_from.clear()
         self.known = Known()
@@ -180,6 +179,10 @@ class Staging:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _open(self, path: Path, flags: int) -> None:
+        self._descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444)
+        self._digest.follow(self._descriptor)
 
     def _reserve_more(self, total: int) -> None:
         """Reserve for an image of unknown size: ahead of it, or else what it needs now."""

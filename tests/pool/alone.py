@@ -163,7 +163,7 @@ class Alone:
         output = self.directory / f"out{len(self.starters)}"
         given = output.with_suffix(".ad")
         given.write_text(job_ad(f'SingularityImage = "{image}"').replace("joe", owner))
-        extra = {"AD": str(given), "OUT": str(output), "STATED": stated, "USER": "amy"}
+        extra = {"AD": str(given), "OUT": str(output), "STATED": stated, "USER": owner}
         hook = [HOOK, "--socket", str(self.socket), "--owner", self.user, "--deadline", "30"]
         shell = self.directory / "condor_starter"  # the manager serves what is below a process of this name
         if not shell.exists():

@@ -108,11 +108,13 @@ def test_a_connection_that_breaks_costs_no_byte_twice(osdf: Osdf) -> None:
     """XRootD says no ETag with the bytes: the job's image goes on where it was cut all the same."""
     osdf.origin.publish(LARGE, SIFS / "rocky9.sif")
     size = (SIFS / "rocky9.sif").stat().st_size
+    caches = osdf.director.namespaces[0].caches
     with Relay(osdf.cache.port, cuts=3, after=size // 5) as relay:
         osdf.director.namespaces[0].caches = [relay.url]
         (job,) = osdf.submit(f"osdf://{LARGE}", "joe")
         job.wait()
         assert relay.cuts_left == 0
+    osdf.director.namespaces[0].caches = caches
     assert job.stdout == "htc/rocky:9 SIF\n"
     assert osdf.cache.count("GET", LARGE) == 4
     firsts = [int(first) for first in re.findall(r"Range: bytes=([0-9]+)-", osdf.cache.log)]

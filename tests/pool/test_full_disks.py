@@ -155,7 +155,7 @@ def test_a_disk_that_others_fill_during_a_fetch(make_disk: MakeDisk) -> None:
     assert f"cache directory {disk.root}: No space left on device (0 B" in hook.message
     poll(lambda: disk.site.names("staging") == [], "nothing left behind")
     disk.fill()
-    for number, owner in enumerate(("amy", "bob")):
+    for number, owner in enumerate(("amy", "joe")):
         status, message = disk.site.status(disk.url(f"more{number}", 5 * MB), owner)
         assert status == 430, message
     assert "3 images of 2 owners failed here" in closes(disk)
@@ -193,7 +193,7 @@ def test_a_disk_without_inodes(make_disk: MakeDisk) -> None:
     others.mkdir()
     while os.statvfs(disk.place).f_favail:
         (others / f"{len(list(others.iterdir()))}").touch()
-    for number, owner in enumerate(("amy", "bob", "amy")):
+    for number, owner in enumerate(("amy", "joe", "amy")):
         status, message = disk.site.status(disk.url(f"{number}"), owner)
         assert status == 430, message
         assert f"the file system of {disk.root} has no inodes left (wanted 3, " in message
