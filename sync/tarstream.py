@@ -145,6 +145,8 @@ class TarStream:
                 link = body.partition(b"\0")[0]
             elif header.kind == b"g":
                 self._defaults |= dict(pax_records(body))
+                if sum(len(key) + len(value) for key, value in self._defaults.items()) > MAX_EXTENSION_BYTES:
+                    raise TarError("no tar header: too much is said of all members that follow")
             else:
                 records = pax_records(body)
             header = self._header()
@@ -174,6 +176,8 @@ class TarStream:
             self._pax_sparse(member, pax, records)
         if member.parts is not None:
             _check_parts(member, self._left)
+        if any(b"\0" in name for name in (member.name, member.link, *member.xattrs)):
+            raise TarError("no tar header: a name with a zero byte in it")
         return member
 
     def _apply(self, member: Member, pax: dict[bytes, bytes]) -> None:
@@ -190,8 +194,6 @@ class TarStream:
                 self._padding = -self._left % BLOCK_BYTES
             elif key.startswith(_XATTR):
                 member.xattrs[key.removeprefix(_XATTR)] = value
-        if b"\0" in member.name or b"\0" in member.link:
-            raise TarError("no tar header: a name with a zero byte in it")
 
     def _old_sparse(self, header: RawHeader) -> tuple[list[tuple[int, int]], int]:
         """Read the map in the header, and in the blocks that continue it."""

@@ -46,6 +46,11 @@ class Bounds:
     max_inodes: int = 2**62
     check: Callable[[], None] = lambda: None
 
+    @property
+    def max_layer_bytes(self) -> int:
+        """What one layer may be once it is uncompressed: its files, and what stands between them, with room."""
+        return 2 * self.max_bytes + 2**30
+
 
 class Tree:
     """The directory, made new, as a context manager. Paths are lists of names; links in them lead within the tree.
@@ -57,7 +62,7 @@ class Tree:
         self.counts = Counts()
         self.root = Node(Form.DIRECTORY, 0o755, 0)
         self.layer = 0
-        self._bounds = bounds
+        self.bounds = bounds
         self._directory = directory
         self._known: OrderedDict[bytes, Directory] = OrderedDict()
 
@@ -81,11 +86,16 @@ class Tree:
     def finish(self) -> None:
         """Give directories their times, which change while something is put into them."""
         self._known.clear()
-        todo = [self._top]
-        while todo:
-            here = todo.pop()
-            todo += [here.open(name) for name, node in here.node.children.items() if node.is_directory]
-            os.utime(here.fd, ns=(here.node.mtime_ns, here.node.mtime_ns))
+        way = [(self._top, _directories(self._top.node))]
+        while way:  # no more of them are open than are in each other: there may be thousands side by side
+            here, names = way[-1]
+            name = next(names, None)
+            if name is None:
+                os.utime(here.fd, ns=(here.node.mtime_ns, here.node.mtime_ns))
+                way.pop()
+            else:
+                inner = here.open(name)
+                way.append((inner, _directories(inner.node)))
 
     # --- directories --------------------------------------------------------------------------------------------------
 
@@ -174,8 +184,8 @@ class Tree:
         """Make a file of what is stored of it."""
         self._make_room(parent, name)
         self.counts.size_bytes += member.size
-        if self.counts.size_bytes > self._bounds.max_bytes:
-            raise UnpackError(f"with it the image unpacks to more than {self._bounds.max_bytes} bytes")
+        if self.counts.size_bytes > self.bounds.max_bytes:
+            raise UnpackError(f"with it the image unpacks to more than {self.bounds.max_bytes} bytes")
         fd = parent.create(name)
         try:
             mode = member.mode | (0o700 if member.mode & 0o111 else 0o600)
@@ -184,7 +194,7 @@ class Tree:
             if member.parts is None:
                 node.digest = handle.write(fd, content)
             else:
-                node.digest = handle.write_sparse(fd, member.size, member.parts, content, self._bounds.check)
+                node.digest = handle.write_sparse(fd, member.size, member.parts, content, self.bounds.check)
             if member.xattrs:
                 self.counts.xattrs += handle.set_xattrs(fd, member.xattrs)
             os.fchmod(fd, mode)  # after the bytes: writing takes a set-uid bit away
@@ -225,5 +235,9 @@ class Tree:
         if name in parent.node.children:
             self.remove(parent, name)
         self.counts.inodes += 1
-        if self.counts.inodes > self._bounds.max_inodes:
-            raise UnpackError(f"with it the image has more than {self._bounds.max_inodes} files")
+        if self.counts.inodes > self.bounds.max_inodes:
+            raise UnpackError(f"with it the image has more than {self.bounds.max_inodes} files")
+
+
+def _directories(node: Node) -> Iterator[bytes]:
+    return (name for name, child in node.children.items() if child.is_directory)

@@ -23,7 +23,7 @@ def add_layer(tree: Tree, blocks: Iterator[bytes], check: Callable[[], None] = l
     Raises UnpackError and TarError, whose texts name the member, OSError, what `check` and the blocks' iterator raise.
     """
     tree.begin_layer()
-    stream = TarStream(blocks)
+    stream = TarStream(_bounded(blocks, tree.bounds.max_layer_bytes, check))
     for member in stream:
         check()
         try:
@@ -34,6 +34,17 @@ def add_layer(tree: Tree, blocks: Iterator[bytes], check: Callable[[], None] = l
         except OSError as error:
             error.filename, error.filename2 = model.shown(member.name), None
             raise
+
+
+def _bounded(blocks: Iterator[bytes], most: int, check: Callable[[], None]) -> Iterator[bytes]:
+    """Hand the blocks on, up to a limit: what is skipped, or stands behind the last member, is no file's size."""
+    left = most
+    for block in blocks:
+        check()
+        left -= len(block)
+        if left < 0:
+            raise TarError(f"a bomb: it unpacks to more than {most} bytes")
+        yield block
 
 
 def add(tree: Tree, member: Member, content: Iterator[memoryview]) -> None:

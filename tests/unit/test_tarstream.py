@@ -155,3 +155,37 @@ def test_a_long_name_that_is_cut_at_a_slash_is_still_that_of_a_file() -> None:
     """Its header holds as much of it as fits, which may look like a directory's name."""
     name = "deep/" * 40 + "x"
     assert members(tar([Entry(name, body="text")]))[0][:2] == (name.encode(), Kind.FILE)
+
+
+def extended(kind: bytes, records: dict[bytes, bytes]) -> bytes:
+    """Return an extended header with records."""
+    body = b""
+    for key, value in records.items():
+        rest = b" %s=%s\n" % (key, value)
+        size = next(one for one in range(len(rest), len(rest) + 9) if one == len(b"%d" % one) + len(rest))
+        body += b"%d%s" % (size, rest)
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, len(body)
+    return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {b"path": b"a\0b"},
+        {b"SCHILY.xattr.user.a\0b": b"x"},
+        {b"GNU.sparse.name": b"a\0b", b"GNU.sparse.realsize": b"0", b"GNU.sparse.map": b""},
+    ],
+    ids=["path", "attribute", "sparse"],
+)
+def test_a_zero_byte_in_a_name_is_no_archive_wherever_the_name_stands(records: dict[bytes, bytes]) -> None:
+    """The kernel takes none, and Python says so with an error of its own."""
+    with pytest.raises(TarError, match="zero byte"):
+        members(extended(b"x", records) + tar([Entry("a")]))
+
+
+def test_what_is_said_of_all_members_that_follow_is_bounded(tmp_path: Path) -> None:
+    """Each header is small; all of them would be remembered."""
+    headers = (extended(b"g", {b"SCHILY.xattr.user.%d" % number: bytes(2**18)}) for number in range(100))
+    with Tree(tmp_path / "tree", Bounds()) as tree, pytest.raises(TarError, match="too much"):
+        unpack.add_layer(tree, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -277,3 +278,31 @@ def test_a_cut_archive_is_no_layer(tmp_path: Path) -> None:
         (tmp_path / str(cut)).mkdir()
         with pytest.raises(TarError, match="truncated"):
             apply(tmp_path / str(cut), whole[:cut])
+
+
+def test_thousands_of_directories_beside_each_other_are_no_thousands_of_open_files(tmp_path: Path) -> None:
+    """As `usr/share/doc` of a large image has them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        apply(tmp_path, [Entry(f"usr/share/doc/package{number}", "dir") for number in range(600)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_bomb_of_bytes_that_are_no_files_is_refused(tmp_path: Path) -> None:
+    """Zeros behind the last member, and the bytes of a whiteout, are in no file's size."""
+    bounds = Bounds(max_bytes=0)
+    zeros = (bytes(2**20) for _ in range(2000))
+    with Tree(tmp_path / "tree", bounds) as tree, pytest.raises(TarError, match="a bomb"):
+        unpack.add_layer(tree, zeros)
+
+
+def test_time_is_looked_at_while_bytes_are_skipped(tmp_path: Path) -> None:
+    """A layer without any member ends in time as well."""
+
+    def check() -> None:
+        raise TimeoutError
+
+    with Tree(tmp_path / "tree", Bounds()) as tree, pytest.raises(TimeoutError):
+        unpack.add_layer(tree, iter([bytes(2**20)]), check)
