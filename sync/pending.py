@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from sync.request import RequestError, result_from_json, result_to_json
 from sync.values import Converted
 
 RECORDS: Final = "converted"
+
+_EMPTY: Final = frozenset({"lost+found"})
+"""What an empty file system has."""
 
 
 class Pending:
@@ -29,8 +33,9 @@ class Pending:
     def begin(self, wanted: Iterable[tuple[str, str]]) -> int:
         """Keep what is wanted (architecture, digest) and whole, remove all else that is in the work directory.
 
-        Returns how many conversions are kept.
+        Returns how many conversions are kept. Raises OSError for a directory that is somebody else's.
         """
+        self._refuse_what_is_not_ours()
         files.make_directories(self._records)
         keep = set(wanted)
         for path in list(self._records.iterdir()):
@@ -43,10 +48,16 @@ class Pending:
         self._sweep(self._work, used)
         return len(self._found)
 
+    def _refuse_what_is_not_ours(self) -> None:
+        """Refuse a directory without any publisher's records: a wrong word in sync.yaml shall not remove a home."""
+        if self._work.is_dir() and not self._records.is_dir() and {one.name for one in self._work.iterdir()} - _EMPTY:
+            what = "holds what no publisher put there: work_directory has to be a directory of its own, empty at first"
+            raise OSError(errno.ENOTEMPTY, what, str(self._work))
+
     def _sweep(self, directory: Path, used: set[Path]) -> None:
         above = {parent for path in used for parent in path.parents}
         for path in list(directory.iterdir()):
-            if path in used:
+            if path in used or path.name in _EMPTY:
                 continue
             if path in above:
                 self._sweep(path, used)

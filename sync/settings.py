@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from pathlib import PurePosixPath
+from typing import Any, Final, TypeVar
 
 import yaml
 
@@ -18,6 +19,10 @@ from sync.options import Compression, Registry
 from sync.yamltext import refuse_excess
 
 _T = TypeVar("_T")
+
+_NOT_IN_WORK: Final = frozenset(
+    {"image_list", "cvmfs_directory", "sif_directory", "sif_credentials_file", "state_directory"}
+)
 
 
 class SettingsError(ValueError):
@@ -246,8 +251,18 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     targets = ("cvmfs_repository", "cvmfs_directory", "sif_directory", "sif_url", "sif_command")
     if not any(get(name, missing) for name in targets):
         yield "cvmfs, sif: nothing says where to publish"
+    yield from _in_the_work_directory(values)
     if get("sif_credentials_file") and not get("sif_url", missing):
         yield "sif.credentials_file: is only for sif.url"
+
+
+def _in_the_work_directory(values: Mapping[str, Any]) -> Iterator[str]:
+    """Say what would go with what former runs left in the work directory."""
+    work = values.get("work_directory", "")
+    for one in fields(Settings):
+        place = values.get(one.name, "")
+        if work and one.name in _NOT_IN_WORK and PurePosixPath(place).is_relative_to(work):
+            yield f"work_directory: {one.metadata['path']} lies in it, and would be removed with what former runs left"
 
 
 def options_documented() -> Iterator[tuple[str, str, str]]:
