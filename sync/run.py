@@ -93,7 +93,7 @@ class Run:
         batch: list[Converted] = []
         for result in self._converted(wanted):
             if isinstance(result, Failure):
-                self._fail(result, wanted)
+                self._fail_all(result, wanted)
                 continue
             batch.append(result)
             if len(batch) >= self.settings.batch:
@@ -146,7 +146,7 @@ class Run:
             for name in done:
                 self._succeed(name, one.variant.arch)
         for failed_one in failures:
-            self._fail(failed_one.failure, wanted)
+            self._fail(failed_one.failure)
         self._show()
 
     def _succeed(self, name: str, arch: str) -> None:
@@ -156,17 +156,20 @@ class Run:
         if name in self._failed:  # for another architecture: that one is not well
             self._remember(self._failed[name])
 
-    def _fail(self, failure: Failure, wanted: Wanted) -> None:
-        """Remember a failure, for each name that waited for the same conversion."""
+    def _fail_all(self, failure: Failure, wanted: Wanted) -> None:
+        """Remember a conversion's failure, for each name that waited for it."""
         sharing = (actions for actions in wanted.values() if actions[0].name == failure.name)
         others = {(one.name, one.source) for actions in sharing for one in actions}
         for name, source in sorted({(failure.name, failure.source), *others}):
-            mine = replace(failure, name=name, source=source)
-            self._failed[name] = mine
-            self._remember(mine)
-            self.ledger.doing(name, "")
-            self.outcome.failures.append(mine)
-            self.tell(name, f"failed: {failure.why}")
+            self._fail(replace(failure, name=name, source=source))
+
+    def _fail(self, failure: Failure) -> None:
+        """Remember a failure of one name."""
+        self._failed[failure.name] = failure
+        self._remember(failure)
+        self.ledger.doing(failure.name, "")
+        self.outcome.failures.append(failure)
+        self.tell(failure.name, f"failed: {failure.why}")
 
     def _remember(self, failure: Failure) -> None:
         catalog = self.ledger.catalog

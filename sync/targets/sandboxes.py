@@ -58,15 +58,15 @@ class Sandboxes:
             return place
         store = self.root / IMAGES
         files.make_directories(target.parent)
-        fresh = files.temporary(store / "any")
-        if not (self.may_move and _moved(Path(one.tree_path), fresh)):
+        if not (self.may_move and _moved(Path(one.tree_path), target)):
+            fresh = files.temporary(store / "any")
             try:
                 _copied(one, fresh)
             except (OSError, Incomplete):  # its room is needed
                 removal.remove(fresh)
                 raise
-        files.sync_file_system(store)
-        fresh.rename(target)
+            files.sync_file_system(store)
+            fresh.rename(target)
         files.sync_directory(target.parent)
         return place
 
@@ -154,9 +154,13 @@ def _copied(one: Converted, target: Path) -> None:
 
 
 def _moved(source: Path, target: Path) -> bool:
-    """Move a tree, if it is on the same file system, and its top may be."""
+    """Move a tree, if it is on the same file system, and its top may be.
+
+    In one step: the publisher may be killed before it and after it, and where else would the tree come from?
+    """
     if source.stat().st_dev != target.parent.stat().st_dev:
         return False
+    files.sync_file_system(source)
     try:
         source.rename(target)
     except PermissionError:

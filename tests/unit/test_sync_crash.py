@@ -121,7 +121,7 @@ def test_killed_at_any_moment_readers_have_the_old_or_the_new_image(
     place: Path, scenario: Callable[[Site, Recorder], None], *, may_move: bool
 ) -> None:
     """Also after a power loss; and the next run has a repository in which nothing is left over."""
-    site = Site(place / "site", place / "work", may_move)
+    site = Site(place / "site", place / "site" / "work", may_move)
     site.begin()
     recorder = Recorder(site.root)
     with recorder.watch():

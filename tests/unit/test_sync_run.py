@@ -160,6 +160,47 @@ def test_a_conversion_that_nobody_wants_any_more_is_thrown_away(site: Site) -> N
     assert [path.name for path in (site.directory / "work").rglob("*")] == ["converted"]
 
 
+def test_a_work_directory_that_is_somebody_elses_is_left_alone(site: Site) -> None:
+    """A wrong word in sync.yaml removes nothing."""
+    site.has(a="one")
+    thesis = site.directory / "work" / "thesis"
+    thesis.parent.mkdir()
+    thesis.touch()
+    with pytest.raises(OSError, match="holds what no publisher put there"):
+        site.run()
+    assert thesis.exists()
+
+
+@pytest.mark.parametrize("before", ["sync_file_system", "place_link"])
+def test_a_publisher_that_ends_while_it_moves_a_sandbox_is_gone_on_with(
+    site: Site, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """Wherever it ends, what was converted is in the work directory, or published."""
+    site.has(a="one")
+
+    def end(path: Path, *_: str) -> None:
+        if "work" not in path.name:
+            raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"sync.files.{before}", end)
+        with pytest.raises(SystemExit):
+            site.run()
+    assert site.run().is_good
+    assert (site.sandbox("ns/a:1"), site.sif("ns/a:1")) == ("one", "one")
+    assert site.engine.asked == ["ns/a:1"]
+
+
+def test_a_name_that_cannot_be_published_leaves_others_of_its_digest_well(site: Site) -> None:
+    """Only a conversion's failure is that of all who waited for it."""
+    site.has(a="one", b="one")
+    (site.directory / "cvmfs" / "ns" / "a:1" / "in the way").mkdir(parents=True)
+    outcome = site.run()
+    assert list(outcome.published) == ["ns/b:1"]
+    assert [one.name for one in outcome.failures] == ["ns/a:1"]
+    assert (site.state("ns/a:1"), site.state("ns/b:1")) == (State.FAILING, State.PUBLISHED)
+
+
 def test_a_name_that_left_the_list_is_unlinked_and_goes_after_its_grace(site: Site) -> None:
     """The sandbox after two days, the SIF after ten, then nothing is known of it."""
     site.has(a="one", b="two")
