@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ class Ledger:
         self._clock = clock
         self.catalog = catalog
         self._doing: dict[str, Doing] = {}
+        self._telling = threading.Lock()
         self._begun = memory.begun()
 
     @property
@@ -66,16 +68,18 @@ class Ledger:
         self._memory.begin_versions([])
 
     def doing(self, name: str, what: str) -> None:
-        """Say what is done with an image now; nothing: it is done. Raises OSError."""
-        if not what:
-            if self._doing.pop(name, None):
+        """Say what is done with an image now; nothing: it is done. From any thread. Raises OSError."""
+        with self._telling:
+            if not what:
+                if self._doing.pop(name, None):
+                    self._memory.tell(self._doing)
+            elif name not in self._doing or self._doing[name].what != what:
+                since = self._doing[name].since if name in self._doing else self.now
+                self._doing[name] = Doing(what, since)
                 self._memory.tell(self._doing)
-        elif name not in self._doing or self._doing[name].what != what:
-            since = self._doing[name].since if name in self._doing else self.now
-            self._doing[name] = Doing(what, since)
-            self._memory.tell(self._doing)
 
     def end(self) -> None:
         """Say that nothing is done any more. Raises OSError."""
-        self._doing.clear()
-        self._memory.tell({})
+        with self._telling:
+            self._doing.clear()
+            self._memory.tell({})
