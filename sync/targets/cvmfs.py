@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ _MARKS: Final = ("in_transaction.lock", "in_transaction")
 _CATALOGS: Final = b"/.images/*/*\n"
 """Each image has a catalog of its own: without that, every client would load one of all files."""
 
+_SAID_BYTES: Final = 2**20
 _FULL: Final = "No space left on device"
 
 
@@ -110,7 +112,7 @@ class CvmfsRepository:
                 yield target
             self._publish()
         except BaseException:
-            with suppress(TargetError):  # said below, and at the next start
+            with suppress(TargetError, OSError):  # said below, and at the next start
                 self._run("abort", "-f")
                 self._record.unlink(missing_ok=True)
             raise
@@ -128,34 +130,30 @@ class CvmfsRepository:
         self._write_record(mark=self._mark())
 
     def _publish(self) -> None:
-        argv = [self._place.command, "publish", self._place.repository]
-        with self._started(argv) as process:
-            self._write_record(mark=self._mark(), publishing=process.pid)
-            said = process.communicate()[0]
-        self._judge(argv, process.returncode, said)
+        self._ask(("publish",), lambda pid: self._write_record(mark=self._mark(), publishing=pid))
 
     def _run(self, *words: str) -> None:
-        argv = [self._place.command, *words, self._place.repository]
-        with self._started(argv) as process:
-            said = process.communicate()[0]
-        self._judge(argv, process.returncode, said)
+        self._ask(words, lambda _: None)
 
-    @contextmanager
-    def _started(self, argv: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-        """Start `cvmfs_server`, which a Ctrl-C at the terminal does not reach: it ends what it began."""
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                process_group=0,
-            )
-        except OSError as error:
-            raise TargetError(f"{argv[0]}: {error.strerror}", transient=False) from None
-        with process:
-            yield process
+    def _ask(self, words: Sequence[str], begun: Callable[[int], None]) -> None:
+        """Run `cvmfs_server` to its end; `begun` is told its pid. A Ctrl-C at the terminal does not reach it.
+
+        What it says goes into a file: the end of a pipe would be its own end, when this process is killed.
+        """
+        argv = [self._place.command, *words, self._place.repository]
+        with tempfile.TemporaryFile(dir=self._record.parent) as said:
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, cwd="/", process_group=0
+                )
+            except OSError as error:
+                raise TargetError(f"{argv[0]}: {error.strerror}", transient=False) from None
+            try:
+                begun(process.pid)
+            finally:
+                _await(process)
+            said.seek(0)
+            self._judge(argv, process.returncode, said.read(_SAID_BYTES))
 
     def _judge(self, argv: list[str], status: int, said: bytes) -> None:
         if status == 0:
@@ -196,6 +194,15 @@ class CvmfsRepository:
             case {"publishing": [int(pid), str(started)]} if pid:
                 while started and _started_at(pid) == started:
                     time.sleep(0.2)
+
+
+def _await(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process also when a Ctrl-C ends the first wait: what is half done is not to be aborted meanwhile."""
+    try:
+        process.wait()
+    except BaseException:
+        process.wait()
+        raise
 
 
 def _started_at(pid: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -164,6 +165,25 @@ def test_a_publication_that_goes_on_without_its_publisher_is_waited_for(server: 
     assert server.asked() == ["transaction", "publish"]
     assert is_image(server.resolve("ns/image:1"), "ns/image:1")
     assert not server.record.exists()
+
+
+def test_a_publication_ends_before_who_is_interrupted_aborts(server: Server, tmp_path: Path) -> None:
+    """A Ctrl-C at the terminal: what readers get is whole, and no transaction is left."""
+    (server.directory / "hold").touch()
+    argv = [sys.executable, "-c", PUBLISHER, str(server.directory), str(tmp_path / "work"), "publish"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        while not (server.place.area / "is_publishing.lock").exists():
+            os.sched_yield()
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):  # longer than Python waits for a child by itself
+            process.wait(timeout=1)
+        assert server.asked() == ["transaction", "publish"]
+        (server.directory / "hold").unlink()
+        assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+    assert is_image(server.resolve("ns/image:1"), "ns/image:1")
+    assert server.repository().begin() == ""
+    assert not server.lock.exists()
 
 
 def test_too_little_room_is_found_out_before_the_transaction(server: Server) -> None:
