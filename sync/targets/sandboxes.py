@@ -111,7 +111,8 @@ class Sandboxes:
         found = {}
         for _, entries in _directories_below(self.root):
             for path in (Path(one.path) for one in entries if one.is_symlink() and one.name[0] != "."):
-                place = self._place(str(path.readlink()))
+                target = path.readlink()
+                place = self._place(str(target) if target.is_absolute() else os.path.normpath(path.parent / target))
                 if place:
                     found[str(path.relative_to(self.root))] = place
         return found

@@ -101,13 +101,17 @@ def test_what_existing_repositories_hold_is_understood(target: Sandboxes) -> Non
         (target.root / place).mkdir(parents=True)
     (target.root / "library").mkdir()
     (target.root / "library" / "debian:latest").symlink_to(f"{LINKED}/.images/7d/ba00")
+    (target.root / "library" / "busybox:1").symlink_to("../.images/sha256:de/adbeef")
     (target.root / "elsewhere:1").symlink_to("/cvmfs/other.example.org/.images/7d/ba00")
     (target.root / "README").write_text("hello")
     (target.root / MISSING).write_text(
         json.dumps({"missing_links": {f"{LINKED}/.images/sha256:de/adbeef": 1700000000.5}})
     )
     assert target.images() == {".images/7d/ba00", ".images/sha256:de/adbeef"}
-    assert target.links() == {"library/debian:latest": ".images/7d/ba00"}
+    assert target.links() == {
+        "library/debian:latest": ".images/7d/ba00",
+        "library/busybox:1": ".images/sha256:de/adbeef",
+    }
     assert target.missing_since() == {".images/sha256:de/adbeef": 1700000000.5}
     target.write_missing({".images/7d/ba00": 5.0})
     assert json.loads((target.root / MISSING).read_text()) == {"missing_links": {f"{LINKED}/.images/7d/ba00": 5.0}}
