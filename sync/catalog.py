@@ -130,7 +130,7 @@ class Image:
     def version(self, arch: str, digest: str) -> Version | None:
         """Return the newest version of an image's digest that is still there in some form."""
         found = [one for one in self.versions if (one.arch, one.digest) == (arch, digest) and one.is_there]
-        return max(found, key=lambda one: one.created_at, default=None)
+        return max(found, key=lambda one: one.version, default=None)  # whatever the clock said then
 
 
 _T = TypeVar("_T", Image, Version)

@@ -6,7 +6,7 @@ Whatever fails, fails for its image; a batch for which there is no room is halve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sync import files, transitions
@@ -134,7 +134,8 @@ class Publisher:
 
     def _publish_sif(self, item: Item, place: str) -> Version:
         """Publish an image's SIF, and return what was published of it. Raises TargetError, OSError."""
-        one, catalog = item.converted, self._ledger.catalog
+        catalog = self._ledger.catalog
+        one = _as_it_lies_there(item.converted, place, catalog)
         has_sif = Form.SIF in item.forms and self._tree is not None
         version = next_version(self._ledger.now, self._known_versions(catalog, one))
         found = Version(
@@ -173,3 +174,15 @@ class Publisher:
             news.append(Publication(now, item.name, version.arch, version.digest, version.version))
         if published:
             self._ledger.published(catalog, news)
+
+
+def _as_it_lies_there(one: Converted, place: str, catalog: Catalog) -> Converted:
+    """Return a conversion with what is known of its sandbox: one that an earlier version brought was not replaced.
+
+    Each conversion writes into the tree which name it was made of, so another name's has another digest.
+    """
+    for _, version in catalog.holders(place) if place else ():
+        if version.tree_digest:
+            known = version.tree_digest, version.tree_bytes, version.tree_inodes
+            return replace(one, tree_digest=known[0], tree_bytes=known[1], tree_inodes=known[2])
+    return one

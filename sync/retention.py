@@ -56,7 +56,7 @@ def _held(image: Image, needed: Needed) -> frozenset[Version]:
     """Return the versions of a name that do not go now."""
     held = {version.arch: version for version in image.versions if version.is_current}
     if image.name in needed.names:
-        for version in sorted(image.versions, key=lambda one: one.created_at, reverse=True):
+        for version in sorted(image.versions, key=lambda one: one.version, reverse=True):
             held.setdefault(version.arch, version)
     return frozenset(held.values()) | needed.versions
 

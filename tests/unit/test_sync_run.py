@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,45 @@ def test_names_of_one_digest_are_converted_once(site: Site) -> None:
     assert len(site.target.readable().images()) == 1
     assert (site.sif("ns/a:1"), site.sif("ns/b:1")) == ("one", "one")
     assert json.loads(next((site.directory / "v2").glob("*/ns__b__1/2*.json")).read_text())["name"] == "ns/b:1"
+
+
+def test_the_manifest_of_a_name_that_comes_later_tells_of_the_sandbox_that_is_there(site: Site) -> None:
+    """Its own conversion made another tree, with another name in it, which is not published."""
+    real = site.engine.run
+
+    def as_named(requests: Sequence[Request], report: Report) -> Iterator[Converted | Failure]:
+        for one in real(requests, report):
+            yield replace(one, tree_digest=digest_of(one.name)[7:]) if isinstance(one, Converted) else one
+
+    site.engine.run = as_named  # type: ignore[method-assign]
+    site.has(a="one")
+    site.run()
+    site.now += DAY
+    site.has(a="one", b="one")
+    assert site.run().is_good
+    manifests = [json.loads(path.read_text()) for path in sorted((site.directory / "v2").glob("*/*/2*.json"))]
+    assert [one["name"] for one in manifests] == ["ns/a:1", "ns/b:1"]
+    assert len({one["sandbox"] for one in manifests}) == 1
+    assert {one["tree_digest"] for one in manifests} == {digest_of("ns/a:1")[7:]}
+    assert {one.tree_digest for image in site.shown().images.values() for one in image.versions} == {
+        digest_of("ns/a:1")[7:]
+    }
+
+
+def test_a_clock_that_was_set_back_has_nothing_converted_again_and_again(tmp_path: Path) -> None:
+    """An image that was published without its SIF gets it once."""
+    site = Site(tmp_path)
+    site.has(a="one")
+    whole = site.settings
+    site.settings = replace(whole, sif_directory="")
+    site.run()
+    site.settings = whole
+    site.now -= DAY
+    assert site.run().is_good
+    site.engine.asked.clear()
+    assert site.run().is_good
+    assert site.engine.asked == []
+    assert (site.sandbox("ns/a:1"), site.sif("ns/a:1")) == ("one", "one")
 
 
 def test_each_architecture_has_its_sif_and_cvmfs_the_first_of_them(site: Site, tmp_path: Path) -> None:
