@@ -96,6 +96,7 @@ def _squash(tree: Path, target: Path, offset: int, packing: Packing, check: Call
     level = [] if packing.level is None else ["-Xcompression-level", str(packing.level)]
     argv = [
         *(program, str(tree), str(target), "-offset", str(offset), "-noappend", "-quiet", "-no-progress"),
+        "-exit-on-error",  # or a file that cannot be read becomes an empty one
         *("-comp", packing.compression, *level, "-mem", f"{max(64, packing.memory_bytes >> 20)}M"),
         *("-all-root", "-mkfs-time", str(packing.created_at)),
     ]
