@@ -7,6 +7,7 @@ squashfs-tools; no shared file system.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -42,7 +43,8 @@ class HTCondorEngine:
 
     def __init__(self, work: Path, options: JobOptions) -> None:
         self._images = work / "images"
-        self._jobs = work / "jobs"
+        self._all_jobs = work / "jobs"
+        self._jobs = self._all_jobs
         self._options = options
 
     def run(self, requests: Sequence[Request], report: Report) -> Iterator[Converted | Failure]:
@@ -52,7 +54,9 @@ class HTCondorEngine:
         sound = order.near_each_other([one for one in known if isinstance(one, Request)])
         if not sound:
             return
-        shutil.rmtree(self._jobs, ignore_errors=True)
+        shutil.rmtree(self._all_jobs, ignore_errors=True)
+        # the jobs of a publisher that was killed may go on: what they bring is not to lie where this one's do
+        self._jobs = self._all_jobs / os.urandom(8).hex()
         make_images(self._images)
         left = {f"image{number}": one for number, one in enumerate(sound)}
         cluster = self._submit(left)
@@ -61,7 +65,7 @@ class HTCondorEngine:
         finally:
             if left:
                 _remove(cluster)
-            shutil.rmtree(self._jobs, ignore_errors=True)
+            shutil.rmtree(self._all_jobs, ignore_errors=True)
 
     def _submit(self, requests: dict[str, Request]) -> str:
         """Write and submit the DAG; return the number of DAGMan's job. Raises EngineError."""
