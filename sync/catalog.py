@@ -22,6 +22,9 @@ SCHEMA: Final = 1
 
 
 _TYPES: Final[dict[object, type]] = {"str": str, "int": int, "bool": bool}
+UNKNOWN: Final = "unknown"
+"""The digest of a version that a killed publisher began: nobody knows how much of it is there."""
+
 _LAST_MOMENT: Final = 1e12
 """Beyond that no clock shows anything; nor is NaN below it."""
 _ARCH = re.compile(r"[a-z0-9_]+")

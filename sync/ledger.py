@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sync.catalog import Catalog, Version, render
+from sync.catalog import UNKNOWN, Catalog, Version, render
 from sync.events import Doing, Publication
 from sync.memory import Memory
 from sync.targets.siftree import SifTree
@@ -61,7 +61,7 @@ class Ledger:
         for name, arch, version in self._begun:
             image = catalog.get(name)
             if all((one.arch, one.version) != (arch, version) for one in image.versions):
-                left = Version(arch, version, "unknown", "unknown", self.now, has_sif=True, superseded_at=self.now)
+                left = Version(arch, version, UNKNOWN, UNKNOWN, self.now, has_sif=True, superseded_at=self.now)
                 catalog = catalog.with_image(replace(image, versions=(*image.versions, left)))
         self.save(catalog)
         self._begun = []

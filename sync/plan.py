@@ -91,6 +91,14 @@ def note(now_listed: Resolution, plan: Plan, catalog: Catalog, now: float) -> Ca
     return catalog
 
 
+def note_some(now_listed: Resolution, names: Iterable[str], catalog: Catalog, now: float) -> Catalog:
+    """Return the catalog with what a look at the list tells of some names alone."""
+    for name in names:
+        if name in now_listed.resolved:
+            catalog = transitions.resolved(catalog, now_listed.resolved[name], now)
+    return catalog
+
+
 _ORDER: Final = {verb: number for number, verb in enumerate(Verb)}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from cache_manager.text import human_time
-from sync.catalog import Catalog, Image, Version
+from sync.catalog import UNKNOWN, Catalog, Image, Version
 from sync.settings import Settings
 from sync.step import Action, Verb
 from sync.transitions import Form
@@ -56,7 +56,8 @@ def _held(image: Image, needed: Needed) -> frozenset[Version]:
     """Return the versions of a name that do not go now."""
     held = {version.arch: version for version in image.versions if version.is_current}
     if image.name in needed.names:
-        for version in sorted(image.versions, key=lambda one: one.version, reverse=True):
+        whole = (one for one in image.versions if one.digest != UNKNOWN)
+        for version in sorted(whole, key=lambda one: one.version, reverse=True):
             held.setdefault(version.arch, version)
     return frozenset(held.values()) | needed.versions
 

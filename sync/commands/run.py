@@ -93,6 +93,7 @@ def publish(chosen: Settings, only: list[str], tells: Telling) -> tuple[Ledger, 
     if only:
         planned = planned.only(only)
         _refuse_unknown(only, planned)
+        ledger.save(plan.note_some(listed, only, ledger.catalog, ledger.now))
     else:
         listed_now = replace(ledger.catalog, authoritative=chosen.authoritative)
         ledger.save(plan.note(listed, planned, listed_now, ledger.now))

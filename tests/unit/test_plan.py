@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync import plan, transitions
-from sync.catalog import Catalog, Image, State, Version
+from sync.catalog import UNKNOWN, Catalog, Image, State, Version
 from sync.imagelist import ImageList
 from sync.plan import decide, note
 from sync.resolution import Resolution
@@ -166,6 +166,20 @@ def test_each_form_of_what_is_superseded_has_its_own_grace(age_s: float, expecte
     assert len(cleaned.actions) == len(expected)
 
 
+def test_what_a_killed_publisher_began_is_not_taken_for_the_last_good_version() -> None:
+    """A name that is listed again, and cannot be had, keeps what was whole."""
+    catalog = publish(Catalog(), found(), NOW - 60 * DAY)
+    catalog = transitions.unlinked(catalog, NAME, NOW - 50 * DAY)
+    image = catalog.images[NAME]
+    began = Version(
+        "x86_64", "20261102T000000Z", UNKNOWN, UNKNOWN, NOW - 40 * DAY, has_sif=True, superseded_at=NOW - 40 * DAY
+    )
+    catalog = catalog.with_image(replace(image, versions=(*image.versions, began)))
+    resolution = Resolution(failures={NAME: Failure(NAME, SOURCE, "no answer", transient=True)})
+    made = decide(resolution, catalog, SETTINGS, NOW)
+    assert [one.version for one in made.of(Verb.REMOVE)] == [began]
+
+
 def test_a_run_removes_only_so_many_and_the_oldest_first() -> None:
     """The others are kept, and that is told."""
     catalog = Catalog()
@@ -219,6 +233,14 @@ def test_a_name_that_is_listed_again_leads_to_what_is_still_there() -> None:
     catalog = transitions.unlinked(publish(Catalog(), found(), NOW - DAY), NAME, NOW)
     assert steps(listed(found()), catalog, NOW + 5 * DAY) == [f"link {NAME} x86_64"]
     assert steps(listed(), catalog, NOW + 20 * DAY) == [f"remove {NAME} x86_64 sandbox", f"remove {NAME} x86_64 sif"]
+
+
+def test_a_run_of_some_names_notes_what_was_seen_of_these_alone() -> None:
+    """Where they come from, too; nothing is taken from the others."""
+    other = found("two", name="htc/other:1")
+    catalog = plan.note_some(listed(found(), other), [NAME, "htc/unlisted:1"], Catalog(), NOW)
+    assert {name: image.source for name, image in catalog.images.items()} == {NAME: SOURCE}
+    assert catalog.images[NAME].digest == digest("one")
 
 
 def test_what_was_seen_is_noted_before_anything_is_done() -> None:
