@@ -25,7 +25,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from cache_manager.text import printable
 
 _here = threading.local()
-_URL_PART: Final = re.compile(r"\S*[/?@=]\S*")
+_WORD: Final = re.compile(r"\S+")
+_OF_URLS: Final = frozenset("/?@=")
 
 _METADATA: Final = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "fd00:ec2::254")))
 """Where clouds tell a machine its secrets; the usual 169.254.169.254 is link-local."""
@@ -310,7 +311,7 @@ def cause(error: BaseException) -> str:
     if isinstance(error, Timeout):
         return "no answer in time"
     # whatever looks like a part of a URL may be secret
-    return printable(_URL_PART.sub("...", str(error)), 200)
+    return printable(_WORD.sub(lambda word: word[0] if _OF_URLS.isdisjoint(word[0]) else "...", str(error)), 200)
 
 
 def through_proxy(response: Response) -> bool:

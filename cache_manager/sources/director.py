@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,7 +35,6 @@ _GONE: Final = 404
 _THROTTLED: Final = 429
 _TROUBLE: Final = 500
 _OBJECT, _ORIGIN = "object", "origin"
-_PAIR = re.compile(r"\s*([A-Za-z-]+)\s*=\s*([^,]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class Asker:
 
     def _ask(self, url: str, *, near: bool) -> Directions:
         headers = {"X-Pelican-Timeout": f"{LIMIT_S:g}s", **self.headers}
-        if self.token:
+        if self.token and (near or url.startswith("https:")):  # else whoever is between could read it
             headers["Authorization"] = f"Bearer {self.token}"
         try:
             reply = ask(Question(url, LIMIT_S, headers=headers, near=near))
@@ -168,8 +166,10 @@ def _is_server(url: str) -> bool:
 def _pairs(text: str) -> dict[str, str]:
     """Return what stands in `namespace=/x, require-token=true`; the first of each name counts."""
     found: dict[str, str] = {}
-    for pair in _PAIR.finditer(text[: links.MAX_CHARACTERS]):
-        found.setdefault(pair[1].lower(), pair[2].strip())
+    for pair in text[: links.MAX_CHARACTERS].split(","):  # no regular expression: a hostile one takes minutes
+        name, equals, value = pair.partition("=")
+        if equals and name.strip():
+            found.setdefault(name.strip().lower(), value.strip())
     return found
 
 

@@ -44,6 +44,8 @@ def test_without_a_link_the_location_is_the_server(text: str) -> None:
         ("require-token=false, require-token=true", "", False),
         ("", "", False),
         ("=,=,,require-token", "", False),
+        ("a" * 65_000, "", False),
+        (" " * 65_000, "", False),
     ],
 )
 def test_a_namespace_says_whether_it_wants_a_token(text: str, namespace: str, needs_token: bool) -> None:  # noqa: FBT001

@@ -373,3 +373,13 @@ def test_a_token_goes_to_servers_with_tls_alone(world: World) -> None:
     with_token, without = (list(world.source(TOKEN).routes(elsewhere, servers, token)) for token in ("t", ""))
     assert [route.url for route in with_token] == ["https://b.example/x"]
     assert [route.url for route in without] == list(servers.servers)
+
+
+def test_a_director_without_tls_hears_no_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a federation calls its director: a proxy, or whoever is between, would read it."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", world.director.url)
+    elsewhere = Director("http://director.example", near=False)
+    assert Asker("CaNaRy7391").directions(elsewhere, FederationUrl.of(IMAGE, world.director.url)).servers
+    assert [one.headers.get("Authorization") for one in world.director.asked] == [None]

@@ -17,7 +17,7 @@ from cache_manager.outcome import Unwell
 from cache_manager.sources import transport
 from cache_manager.sources.base import SourceError
 from cache_manager.status import HookStatus
-from cache_manager.web import Watch, is_near, session
+from cache_manager.web import Watch, cause, is_near, session
 from tests.unit.origin import MemorySink, Origin, Reply
 
 PATIENCE: Final = transport.Patience(1_000_000, 5.0)
@@ -163,3 +163,10 @@ def test_a_certificate_for_another_name_is_not_believed(monkeypatch: pytest.Monk
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(OWN_SERVER))
     with serving("127.0.0.2") as url, pytest.raises(SourceError, match="certificate"):
         transport.read_small(url, PATIENCE)
+
+
+def test_what_a_server_says_instead_of_an_answer_is_told_without_urls_however_long_it_is() -> None:
+    """A line as long as HTTP allows took a regular expression minutes, while all other jobs waited."""
+    said = cause(ValueError(f"{'a' * 1_000_000} https://h/x?sig=CaNaRy user:CaNaRy@h was said"))
+    assert said.startswith("aaa")
+    assert said.endswith("a ... ... was said")
