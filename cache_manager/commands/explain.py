@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         job = _read(arguments.file)
         machine = _read(arguments.machine_ad) if arguments.machine_ad else b""
         path = socket()
-    except (CommandError, OSError) as error:
+    except CommandError as error:
         return complain(error)
     job = job if job.endswith(b"\n") or not job else job + b"\n"
     try:
@@ -69,7 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    """Return an ad. Raises CommandError: an empty one is a job that left the queue, and nothing to decide on."""
+    try:
+        found = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise CommandError(f"{name}: {error.strerror}: a file with an ad is wanted, as in `{EXAMPLE}`") from None
+    if not found.strip():
+        shown = "standard input" if name == "-" else name
+        raise CommandError(f"{shown}: no ad ({len(found)} bytes): is the job still in the queue?")
+    return found
 
 
 async def _by_itself(settings: Settings, plugins: str, job: bytes, machine: bytes) -> dict[str, Any]:

@@ -92,11 +92,19 @@ def test_explain_takes_any_ad(shared_site: Site, text: str, code: int) -> None:
     assert f"HookStatusCode = {code}\n" in told["ad"]
 
 
-def test_explain_of_a_file_that_is_not_there_is_not_done(shared_site: Site) -> None:
-    """Exit status 1, and no traceback."""
-    done = shared_site.command("explain", "/nonexistent/ad")
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("htc/rocky:9", "htc/rocky:9: No such file or directory: a file with an ad is wanted, as in `condor_q"),
+        ("-", "standard input: no ad (1 bytes): is the job still in the queue?"),
+    ],
+)
+def test_explain_of_no_ad_is_not_done_and_says_what_is_wanted(shared_site: Site, file: str, says: str) -> None:
+    """Exit status 1, and one line: for an image instead of a file, and for a job that left the queue."""
+    done = shared_site.command("explain", file, text="\n")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"condor_image_cache: {says}")
+    assert done.stderr.count("\n") == 1
 
 
 def test_advertise_prints_what_a_startd_reads(site: Site) -> None:
