@@ -59,6 +59,8 @@ def judge(candidate: Candidate, found: ProbeResult, scratch: str, root: str) -> 
             HookStatus.PATH_NOT_HERE, "lies in this EP's image cache, from which images are run by name alone"
         )
     wrong = _why_no_image(found, shipped=shipped)
+    if shipped and found.kind == "absent":
+        wrong += f": {_meant(path)}"
     if wrong:
         # a file system of this EP that fails says nothing of the file
         users = shipped and found.kind != "unwell"
@@ -72,6 +74,16 @@ def judge(candidate: Candidate, found: ProbeResult, scratch: str, root: str) -> 
     if found.kind == "directory":
         return Served(path, f"directory {where}", sandbox=True)
     return Served(path, f"file {where}", size_bytes=found.size_bytes, hit=True)
+
+
+def _meant(path: str) -> str:
+    """Return what the author of a job may have meant by a relative path where nothing lies."""
+    if path.startswith("cvmfs/"):
+        return f"did you mean /{path}?"
+    brings = "`container_image` or `transfer_input_files` has to bring it"
+    if ":" in path:  # as a published name has it, and hardly a file
+        return f"{brings}; a published image is named by its path, /cvmfs/<repository>/{path}"
+    return brings
 
 
 def _why_no_image(found: ProbeResult, *, shipped: bool) -> str:

@@ -150,14 +150,21 @@ OWN_IMAGES: Final = (
         "a file that did not come with the job",
         image_ad("nothing.sif"),
         "file is missing",
-        said="did not come with the job",
+        said="did not come with the job (No such file or directory): `container_image` or `transfer_input_files`",
     ),
     Case(
         150,
         "a path that lacks its first slash",
         image_ad(f"{CVMFS[1:]}/htc/rocky:9"),
         "file is missing",
-        said="did not come",
+        said=f"did you mean {CVMFS}/htc/rocky:9?",
+    ),
+    Case(
+        150,
+        "a published name without its repository",
+        image_ad("htc/rocky:9"),
+        "file is missing",
+        said="is named by its path, /cvmfs/<repository>/htc/rocky:9",
     ),
     Case(
         120,
