@@ -165,6 +165,7 @@ class Servers:
         waits = self._waits
         headers = {**question.headers, **({"Authorization": secret} if secret else {})}
         elsewhere = "" if at == question.url else f"redirected to {printable(without_secrets(at), 200)}: "
+        server = elsewhere or f"{urlsplit(at).netloc}: "
         for attempt in (1, 2):
             watch.allow(waits.connect_s + waits.stall_s)
             try:
@@ -176,10 +177,10 @@ class Servers:
                 limit_s = waits.connect_s if isinstance(error, requests.ConnectTimeout) else waits.stall_s
                 why = f"no answer in {limit_s:g} s" if slow else cause(error)
                 down = isinstance(error, requests.ConnectionError) and not elsewhere and not watch.ended
-                raise _unreachable(question.about, f"{elsewhere}{why}", everything=down) from None
+                raise _unreachable(question.about, f"{server}{why}", everything=down) from None
             except (HTTPError, ValueError) as error:
-                raise _unreachable(question.about, f"{elsewhere}{cause(error)}") from None
-        raise _unreachable(question.about, f"{elsewhere}the connection is closed again and again")
+                raise _unreachable(question.about, f"{server}{cause(error)}") from None
+        raise _unreachable(question.about, f"{server}the connection is closed again and again")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], watch: Watch) -> requests.Response:
         waits = self._waits

@@ -311,6 +311,13 @@ def test_a_registry_that_is_not_there_fails_its_images_alone(registry: Registry)
     found = resolve(registry, "localhost:1/a/b:1", "localhost:1/a/c:1", "R/htc/rocky:9")
     assert list(found.resolved) == ["htc/rocky:9"]
     assert {name: one.transient for name, one in found.failures.items()} == {"a/b:1": True, "a/c:1": True}
+    assert all(one.why.startswith("localhost:1: ") for one in found.failures.values())
+
+
+def test_a_registry_whose_name_is_not_known_is_named(registry: Registry) -> None:
+    """`.invalid` is never resolved; the list alone does not say which server that is (it may be Docker Hub's)."""
+    found = resolve(registry, "registry.invalid/a/b:1")
+    assert why(found, "a/b:1").startswith("registry.invalid: ")
 
 
 def test_broken_repositories_keep_none_of_the_same_registry_waiting(registry: Registry) -> None:
