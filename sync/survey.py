@@ -10,6 +10,7 @@ from typing import Final
 import requests
 
 from cache_manager.text import without_secrets
+from cache_manager.web import cause
 from sync import credentials, imagelist, resolution
 from sync.imagelist import ImageList
 from sync.resolution import Resolution
@@ -83,7 +84,8 @@ def _fetched(place: str, shown: str) -> bytes:
                 if len(raw) > imagelist.MAX_BYTES:
                     break
     except requests.RequestException as error:
-        raise ListError(f"list {shown}: {type(error).__name__}") from None
+        why = "ended early" if "IncompleteRead" in str(error) else cause(error)
+        raise ListError(f"list {shown}: {why}") from None
     length = answer.headers.get("Content-Length", "")
     if length.isdigit() and "Content-Encoding" not in answer.headers and len(raw) < int(length):
         raise ListError(f"list {shown}: ended early ({len(raw)} of {length} bytes)")

@@ -277,6 +277,7 @@ SYNC_MAY_IMPORT: Final = {
     "quantities",
     "removal",
     "disk",
+    "web",
     *REGISTRY,
 }
 """What of cache_manager is the publisher's too."""
