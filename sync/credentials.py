@@ -55,13 +55,14 @@ def for_registries(settings: Settings) -> dict[str, Credential]:
     for host, registry in settings.registries.items():
         if not registry.credentials_file:
             continue
+        option = f"registries.{host}.credentials_file"
         try:
             mine = read(registry.credentials_file)
         except CredentialsError as error:
-            faults.append(str(error))
+            faults.append(f"{option}: {error}")
             continue
         if not mine.user:
-            faults.append(f"{registry.credentials_file}: a registry wants `user:password`, there is no colon")
+            faults.append(f"{option}: {registry.credentials_file}: a registry wants `user:password`, there is no colon")
         found[host] = Credential(mine.user, mine.secret)
     if faults:
         raise CredentialsError("\n".join(faults))

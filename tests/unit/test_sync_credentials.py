@@ -8,6 +8,8 @@ import pytest
 
 from sync import credentials
 from sync.credentials import Credentials, CredentialsError
+from sync.options import Registry
+from sync.settings import Settings
 
 
 def file_with(path: Path, raw: bytes, mode: int = 0o600) -> str:
@@ -60,3 +62,15 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """With the system's reason."""
     with pytest.raises(CredentialsError, match="missing: No such file"):
         credentials.read(str(tmp_path / "missing"))
+
+
+def test_each_fault_names_the_option_that_leads_to_its_file(tmp_path: Path) -> None:
+    """All at once, for an admin who corrects sync.yaml; a file alone does not say which registry it is for."""
+    token = file_with(tmp_path / "token", b"s3cr3t")
+    files = {"a.example.org": str(tmp_path / "none"), "b.example.org": token}
+    registries = {host: Registry(credentials_file=file) for host, file in files.items()}
+    with pytest.raises(CredentialsError) as caught:
+        credentials.for_registries(Settings(registries=registries))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"registries.a.example.org.credentials_file: {tmp_path}/none: No such file")
+    assert second.startswith(f"registries.b.example.org.credentials_file: {token}: a registry wants `user:password`")
