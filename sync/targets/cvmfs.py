@@ -75,7 +75,14 @@ class CvmfsRepository:
         return Sandboxes(self._place.root, str(BASE / self._place.repository))
 
     def begin(self) -> str:
-        """See SandboxTarget: ends the transaction of a former run, if it is surely that."""
+        """See SandboxTarget: ends the transaction of a former run, if it is surely that.
+
+        Raises TargetError also where this machine does not publish the repository: before anything is converted.
+        """
+        if not self._place.area.is_dir():
+            name, command = self._place.repository, self._place.command
+            why = f"is not published on this machine: no {self._place.area} (`{command} mkfs {name}` makes it)"
+            raise TargetError(f"{name}: {why}", transient=False)
         ours, mark = self._recorded(), self._mark()
         self._await_publishing(ours)
         mark = self._mark()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,6 +216,14 @@ def test_a_machine_without_cvmfs_server_says_so(server: Server) -> None:
     server.command.unlink()
     with pytest.raises(TargetError, match="cvmfs_server: No such file") as failed, server.repository().writing(LITTLE):
         pass
+    assert not failed.value.transient
+
+
+def test_a_repository_that_is_not_here_is_told_before_anything_is_converted(server: Server) -> None:
+    """A run begins with it; with its name, where it was looked for, and nothing to try again."""
+    shutil.rmtree(server.place.area)
+    with pytest.raises(TargetError, match=f"{REPOSITORY}: is not published on this machine: no .*/spool/") as failed:
+        server.repository().begin()
     assert not failed.value.transient
 
 
