@@ -39,8 +39,8 @@ class Item:
     def failure(self, why: str, *, transient: bool = True) -> NotPublished:
         """Return that it was not published."""
         one = self.converted
-        what = f"{one.name} ({one.variant.arch}): not published: {why}"
-        return NotPublished(one.variant.arch, Failure(one.name, one.source, what, transient))
+        arch = one.variant.arch
+        return NotPublished(arch, Failure(one.name, one.source, f"{arch}: not published: {why}", transient))
 
 
 @dataclass(frozen=True, slots=True)

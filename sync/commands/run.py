@@ -86,8 +86,6 @@ def publish(chosen: Settings, only: list[str], tells: Telling) -> tuple[Ledger, 
     ledger = Ledger(memory, memory.catalog(), time.time)
     ledger.take_in_begun()
     listed = survey(chosen, tells.looked)
-    for fault in listed.faults:
-        tells.tell("list", str(fault))
     remember(chosen, listed)
     planned = plan.decide(listed, ledger.catalog, chosen, ledger.now)
     if only:
