@@ -83,11 +83,8 @@ class Request:
             raise RequestError(f"no request for a conversion: {error}") from None
 
     def failure(self, why: str, *, transient: bool = False) -> Failure:
-        """Return that this conversion failed; the reason tells the architecture, and is shown beside a name.
-
-        Not with the name in it: every name of one digest has the same failure.
-        """
-        return Failure(self.name, self.source, f"{self.variant.arch}: {why}", transient)
+        """Return that this conversion failed; the image's name is put before the reason."""
+        return Failure(self.name, self.source, f"{self.name} ({self.variant.arch}): {why}", transient)
 
 
 def _manifest(values: dict[str, Any] | None) -> Manifest | None:

@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_images_failure_and_leaves_it_as_it_was(registry: Doc
         try:
             (result,) = LocalEngine(work, 1).run([request], lambda *_: None)
             assert isinstance(result, Failure), size
-            assert result.why.startswith("x86_64: "), result
+            assert result.why.startswith("htc/odd:1 (x86_64): "), result
             assert "No space left on device" in result.why or "mksquashfs" in result.why, result
             assert result.transient
             assert not [path for path in work.rglob("*") if path.name != "images"]
