@@ -102,7 +102,7 @@ class _Conversion:
             allowed = _bounds(request.limits, manifest.size_bytes, self._check)
             with Tree(self._tree, allowed) as tree:
                 for number, layer in enumerate(puller.layers(manifest, BlobStore(self._place.blobs)), 1):
-                    self._report("unpacking")
+                    self._report(f"unpacking layer {number} of {len(manifest.layers)}")
                     self._add(tree, layer, f"layer {number} of {len(manifest.layers)}")
                 _complete(tree, config, request)
                 digest = model.tree_digest(tree.root)
