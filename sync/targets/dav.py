@@ -19,7 +19,8 @@ import crc32c
 import requests
 from requests.auth import AuthBase
 
-from cache_manager.text import printable, without_secrets
+from cache_manager.text import printable
+from cache_manager.web import cause
 from sync import credentials
 from sync.targets.base import NoRoom, TargetError
 
@@ -144,8 +145,7 @@ class SifServer:
         try:
             answer = self._session.request(method, self._url(path), timeout=TIMEOUT_S, **options)
         except requests.RequestException as error:
-            what = without_secrets(printable(str(error), 200))
-            raise TargetError(f"{self._shown(path)}: {method}: {what}") from None
+            raise TargetError(f"{self._shown(path)}: {method}: {cause(error)}") from None
         if answer.status_code in expected:
             return answer
         message = (
