@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from cache_manager import limited, removal
@@ -32,6 +33,8 @@ OWN_FILES: Final = 100
 """What lies beside the image's own files while it is converted."""
 
 _WORK, _MADE = "work", "made"
+_MOST: Final = 300
+"""Characters of what a runtime said."""
 
 
 class Converter:
@@ -58,7 +61,7 @@ class Converter:
         ran = limited.run(command, limits, self._runtime.environment(str(work)), str(work), room.look)
         if ran.status != 0 or made.is_symlink() or not (made.is_dir() if sandbox else made.is_file()):
             room.look()  # it may have been the disk
-            why = " ".join(ran.said.split())[-300:] or f"exit status {ran.status}"
+            why = _last_words(ran.said, directory) or f"exit status {ran.status}"
             if ran.status is None:
                 why = f"not done within {limits.seconds:.0f} s"
             raise StatusError(HookStatus.IMAGE_UNPACK_FAILED, f"{name}: could not be converted here: {why}")
@@ -74,3 +77,10 @@ class Converter:
             digest = staging.finish()
         log.info("converted %s: %s of layers in %.1f s", name, human_bytes(packed), time.monotonic() - began)
         return digest
+
+
+def _last_words(said: str, directory: Path) -> str:
+    """Return why a runtime gave up, for the job's author: from its last `FATAL`, without our own directory."""
+    text = " ".join(said.split()).replace(f"{directory}/", "")
+    start = text.rfind("FATAL")
+    return text[start:][:_MOST] if start >= 0 else text[-_MOST:]

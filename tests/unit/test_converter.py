@@ -81,11 +81,12 @@ def test_where_sifs_do_not_run_a_directory_is_made(tmp_path: Path) -> None:
     ("script", "words"),
     [
         ("echo 'FATAL: no such layer' >&2; exit 255", "FATAL: no such layer"),
+        ("printf 'INFO: %400s FATAL: %s/x exists' . $HOME >&2; exit 255", "converted here: FATAL: work/x exists$"),
         ("exit 0", "exit status 0"),
         ('ln -s / "$4"', "exit status 0"),
         ('mkdir "$4"', "exit status 0"),
     ],
-    ids=["says why", "makes nothing", "makes a link", "makes a directory"],
+    ids=["says why", "says much before it says why", "makes nothing", "makes a link", "makes a directory"],
 )
 def test_a_runtime_that_makes_no_image_has_failed(tmp_path: Path, script: str, words: str) -> None:
     """The image's name and the runtime's last words are told."""
