@@ -29,6 +29,8 @@ REPOSITORY: Final = "images.example.org"
 DOUBLE: Final = Path(__file__).with_name("cvmfs_server")
 PROGRAMS: Final = ("bash", "ls", "sort", "sha256sum")
 """Of Debian's coreutils and bash, with the libraries that they need."""
+_OF_APPTAINER: Final = {".singularity.d", "IMAGE_ID", "singularity", "environment", ".exec", ".run", ".shell", ".test"}
+"""What the sandbox has of its own: no registry's image has it, and `apptainer build` takes none that does."""
 
 
 class PublisherMachine:
@@ -143,7 +145,7 @@ def _system() -> Iterable[Path]:
     top = SANDBOXES / "rocky9"
     for path in sorted(top.rglob("*")):
         parts = path.relative_to(top).parts
-        if parts[0] not in {".singularity.d", "IMAGE_ID", "singularity", "environment", ".exec", ".run", ".shell"}:
+        if parts[0] not in _OF_APPTAINER:
             yield path
 
 
