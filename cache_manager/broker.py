@@ -198,7 +198,7 @@ class Broker:
     ) -> Served | Failed:
         began = time.monotonic()
         candidate, answer = await self._located(candidate, caller, settings)
-        located, note = self._usable(candidate, answer)
+        located, note = self._usable(candidate, answer, caller)
         if isinstance(located, Failed):
             return located
         if located.path:
@@ -311,10 +311,13 @@ class Broker:
         async with self._tests.turn(owner):
             return await asyncio.to_thread(self._why_not, path)
 
-    def _usable(self, candidate: Candidate, answer: Answer) -> tuple[Located | Failed, str]:
+    def _usable(
+        self, candidate: Candidate, answer: Answer, caller: Caller | None = None
+    ) -> tuple[Located | Failed, str]:
         """Return where to take the image from, and a note for the job's author.
 
-        A pointer that cannot be read is replaced by what it last pointed to, if that is in the cache.
+        A pointer that cannot be read is replaced by what it last pointed to, if that is in the cache. What came with a
+        credential is not for another owner then: nobody has said now that they may have it.
         """
         if isinstance(answer, Located):
             return answer, answer.note
@@ -322,7 +325,8 @@ class Broker:
         failed = failure_of(answer, HookStatus.CVMFS_UNAVAILABLE if cvmfs else HookStatus.SOURCE_UNREACHABLE)
         read = candidate.source is SourceKind.REGISTRY and not isinstance(answer, Unwell)  # the registry's own word
         last = None if read else self.locator.last_known(candidate)
-        if last is not None and self._cache.find(last, candidate.formats) is not None:
+        entry = None if last is None else self._cache.find(last, candidate.formats)
+        if last is not None and entry is not None and not (caller and _is_anothers(entry, caller)):
             return last, f"could not look for a newer version: {failed.why}"
         return failed, ""
 
@@ -397,6 +401,11 @@ def _origin(entry: CacheEntry, *, hit: bool) -> str:
     if hit:
         return f"cached {'directory, unpacked from the SIF' if unpacked else 'SIF'} of {entry.origin}"
     return f"SIF fetched {'and unpacked ' if unpacked else ''}from {entry.origin}"
+
+
+def _is_anothers(entry: CacheEntry, caller: Caller) -> bool:
+    """Whether an entry came with another's credential, and the uid, which is all jobs' in a pilot, does not tell."""
+    return entry.closed and caller.uid == os.geteuid() and entry.owner != caller.owner
 
 
 async def _nobody(path: str) -> ProbeResult:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cache_manager.abilities import Abilities
 from cache_manager.broker import Broker
 from cache_manager.cache import Cache
 from cache_manager.caller import Caller, ProbeResult, TestResult
@@ -255,6 +256,31 @@ def test_a_pointer_that_cannot_be_read_serves_what_it_last_pointed_to(tmp_path: 
         assert second.image is not None
         assert second.image.path == first.image.path
         assert "could not look for a newer version: connection refused" in second.message
+
+    run(tmp_path / "cache", test)
+
+
+@pytest.mark.parametrize(("owner", "served"), [("joe", True), ("amy", False), ("", False)])
+def test_a_registry_that_is_down_opens_no_private_image_to_another_owner(
+    tmp_path: Path, owner: str, *, served: bool
+) -> None:
+    """In a pilot all jobs have one uid: while nobody can say who may have it, it is for who brought it in."""
+    asks = request("docker://r.example/x:1")
+
+    async def test(bench: Bench) -> None:
+        settings = knobs()
+        able = Abilities("apptainer", can_use_sif=True, can_use_sandbox=True)
+        broker = Broker(bench.cache, lambda: settings, Runner(abilities=lambda: able))
+        found = Located(url="docker://r.example/x@sha256:1", version="sha256:1", pointer="sha256:1", private=True)
+        places = broker.locator = Places(bench.cache, {SourceKind.REGISTRY: found}, Delivery())
+        deadline = asyncio.get_running_loop().time() + LIMIT_S
+        first = await broker.answer(asks, Caller(None, unasked, deadline, uid=os.geteuid(), owner="joe"))
+        assert first.image is not None
+        places._remember(Candidate(SourceKind.REGISTRY, asks.image or ImageReference.parse("x")), found)
+        places.answers[SourceKind.REGISTRY] = DOWN
+        second = await broker.answer(asks, Caller(None, unasked, deadline, uid=os.geteuid(), owner=owner))
+        assert (second.image is not None) is served
+        assert second.status is (HookStatus.OK if served else HookStatus.SOURCE_UNREACHABLE)
 
     run(tmp_path / "cache", test)
 
