@@ -151,8 +151,8 @@ class Fetcher:
             try:
                 return await self._landing(flight, (holder, job_id) if holder else None)
             except StatusError as error:
-                # what was refused was another's credential
-                is_own = flight.wanted is wanted or not wanted.located.private
+                # what was refused was another's credential, or had none
+                is_own = flight.wanted is wanted or not (wanted.located.private or flight.wanted.located.private)
                 if is_own or error.status is not HookStatus.IMAGE_ACCESS_DENIED:
                     raise
 

@@ -123,6 +123,23 @@ def test_all_who_wait_get_one_fetch_and_a_lease_each(tmp_path: Path) -> None:
     fly(tmp_path, test)
 
 
+@pytest.mark.parametrize(("first", "second"), [(True, True), (True, False), (False, True)])
+def test_what_another_was_refused_is_asked_for_by_ones_own_right(tmp_path: Path, *, first: bool, second: bool) -> None:
+    """Both wait for one fetch: the first one's credential, or that it had none, is not the other's refusal."""
+
+    async def test(bench: Bench, fetcher: Fetcher) -> None:
+        del bench
+        refused, accepted = Source(fails=Denied("403")), Source()
+        one = asyncio.create_task(failure(fetcher, wanted(refused, Located(url=URL, private=first), own_url=True)))
+        await asyncio.sleep(0)
+        entry = await fetcher.fetch(wanted(accepted, Located(url=URL, private=second), own_url=True), None, "2.0")
+        assert (await one).status is not HookStatus.OK
+        assert (refused.transfers, accepted.transfers) == (1, 1)
+        assert entry.closed is second
+
+    fly(tmp_path, test)
+
+
 def test_a_job_that_gives_up_leaves_the_fetch_to_the_next(tmp_path: Path) -> None:
     """Its interest ends, and it gets no lease; the image comes."""
 
