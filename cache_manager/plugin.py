@@ -1,4 +1,4 @@
-# ruff: noqa: PTH105, PTH108, PTH118, PTH121, PTH123, PTH211
+# ruff: noqa: PTH105, PTH108, PTH118, PTH123, PTH211
 # pathlib takes longer to import than all that is done here
 """The file-transfer plug-in of this EP: `image_cache_plugin -infile F -outfile G [-upload]`, or `-classad`.
 
@@ -86,13 +86,13 @@ def images_among(files: list[Ad], job: dict[str, str]) -> list[Ad]:
     """
     said = (job.get(name, "").partition("?")[0] for name in NAMES)  # HTCondor gives a file no query in its name
     names = {name for name in said if name and "/" not in name}
-    whole = job.get(FULL_NAME, "")
+    whole, here = job.get(FULL_NAME, ""), os.path.realpath(".")
     found = []
     for raw, ad in files:
         url, target = str(ad.get("url") or ""), str(ad.get("localfilename") or "")
         directory, _, name = target.rpartition("/")
         named = name in names and (url == whole or "://" not in whole)
-        if url and named and (not directory or os.path.samefile(directory, ".")):
+        if url and named and (not directory or os.path.realpath(directory) == here):
             found.append((raw, ad))
     return found
 

@@ -72,7 +72,7 @@ def ask(site: Site, url: str, environment: Mapping[str, str]) -> Answer:
     lost_at = 0.0
     while True:
         left = ends - time.monotonic()
-        keys = f"job={len(job)} left={left:.1f} scratch={quoted(os.getcwdb())} url={quoted(url.encode())}"
+        keys = f"job={len(job)} left={left:.1f} scratch={quoted(os.getcwdb())} url={quoted(os.fsencode(url))}"
         keys += " can=credential"
         request = f"IMGC/1 {len(job) + len(machine)} {keys}\n".encode() + job + machine
         try:
