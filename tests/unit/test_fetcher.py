@@ -225,12 +225,14 @@ FLIPPED = IMAGE[:-1] + bytes([IMAGE[-1] ^ 1])
 
 
 @pytest.mark.parametrize(
-    ("images", "transfers"), [([IMAGE], 1), ([FLIPPED, IMAGE], 2), ([FLIPPED], 2)], ids=["good", "good at last", "bad"]
+    ("images", "transfers"),
+    [([IMAGE], 1), ([FLIPPED, IMAGE], 2), ([FLIPPED], 2), ([b"<html>" + b" " * 500], 2)],
+    ids=["good", "good at last", "bad", "a proxy's page"],
 )
 def test_what_differs_from_the_servers_sum_is_fetched_once_more(
     tmp_path: Path, images: list[bytes], transfers: int
 ) -> None:
-    """Where no manifest promises a digest, it is the server's that counts."""
+    """Where no manifest promises a digest, it is the server's that counts: also its own URL holds no job for that."""
 
     async def test(_: Bench, fetcher: Fetcher) -> None:
         source = Promising(*images, of=IMAGE)
@@ -238,34 +240,34 @@ def test_what_differs_from_the_servers_sum_is_fetched_once_more(
             entry = await fetcher.fetch(wanted(source), None, "1.0")
             assert entry.digest == hashlib.sha256(IMAGE).hexdigest()
         else:
-            error = await failure(fetcher, wanted(source))
+            error = await failure(fetcher, wanted(source, own_url=True))
             assert error.status is HookStatus.IMAGE_CORRUPT
-            assert f"{URL}: {sum_of('crc32c', [FLIPPED])} came, the server promised" in error.message
+            assert f"{URL}: {sum_of('crc32c', images[-1:])} came, the server promised" in error.message
         assert source.transfers == transfers
 
     fly(tmp_path, test)
 
 
 @pytest.mark.parametrize(
-    ("located", "bad"),
+    ("located", "bad", "own"),
     [
-        (Located(url=URL), b"<html>" + b" " * 500),
-        (Located(url=URL), IMAGE[:-1]),
-        (Located(url=URL, digest="ab" * 32), IMAGE),
-        (Located(url=URL, size_bytes=len(IMAGE) + 1), IMAGE),
+        (Located(url=URL), b"<html>" + b" " * 500, HookStatus.IMAGE_FILE_INVALID),
+        (Located(url=URL), IMAGE[:-1], HookStatus.IMAGE_FILE_INVALID),
+        (Located(url=URL, digest="ab" * 32), IMAGE, HookStatus.IMAGE_CORRUPT),
+        (Located(url=URL, size_bytes=len(IMAGE) + 1), IMAGE, HookStatus.IMAGE_CORRUPT),
     ],
     ids=["a web page", "truncated", "another digest", "another size"],
 )
 @pytest.mark.parametrize("own_url", [True, False])
 def test_a_wrong_image_is_tried_twice_and_blamed_on_who_named_it(
-    tmp_path: Path, located: Located, bad: bytes, *, own_url: bool
+    tmp_path: Path, located: Located, bad: bytes, own: HookStatus, *, own_url: bool
 ) -> None:
-    """A user's own URL holds the job; a published image is corrupt, and the job goes back to idle."""
+    """A user's own URL that names no image holds the job; what is not as promised is corrupt: it goes back to idle."""
 
     async def test(bench: Bench, fetcher: Fetcher) -> None:
         source = Source(bad)
         error = await failure(fetcher, wanted(source, located, own_url=own_url))
-        assert error.status is (HookStatus.IMAGE_FILE_INVALID if own_url else HookStatus.IMAGE_CORRUPT)
+        assert error.status is (own if own_url else HookStatus.IMAGE_CORRUPT)
         assert error.message.startswith(f"{URL}: ")
         assert source.transfers == 2
         assert bench.cache.entries == {}
