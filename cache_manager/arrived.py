@@ -88,4 +88,6 @@ def status_of(error: SourceError, *, own_url: bool) -> StatusError:
         status = HookStatus.IMAGE_NOT_PUBLISHED if answer.authoritative else HookStatus.SOURCE_UNREACHABLE
     else:
         status = answer.status
-    return FetchError(status, answer.why, answer.retry_after_s if isinstance(answer, Unwell) else None)
+    if isinstance(answer, Unwell):
+        return FetchError(status, answer.why, answer.retry_after_s, of_credential=answer.of_credential)
+    return FetchError(status, answer.why, of_credential=isinstance(answer, Denied))

@@ -72,15 +72,19 @@ class Wanted:
         """Under what its failure is remembered."""
         return f"{_PRIVATE}{self.located.object_id}" if self.located.private else self.located.object_id
 
-    @property
-    def not_remembered(self) -> frozenset[HookStatus]:
-        """The failures that say nothing of the object: who has another credential may get it."""
-        return _OURS | {HookStatus.IMAGE_ACCESS_DENIED} if self.located.private else _OURS
+    def is_remembered(self, error: StatusError) -> bool:
+        """Whether a failure says something of the object: who has another credential may get it."""
+        return error.status not in _OURS and not (self.located.private and _is_of_credential(error))
 
     @property
     def format(self) -> str:
         """The format of the entry that it becomes."""
         return "sandbox" if self.unpack else "sif"
+
+
+def _is_of_credential(error: StatusError) -> bool:
+    """Whether it is the job's credential that failed, and perhaps no other's."""
+    return isinstance(error, FetchError) and error.of_credential
 
 
 def _is_public(failure_id: str) -> bool:
@@ -153,7 +157,7 @@ class Fetcher:
             except StatusError as error:
                 # what was refused was another's credential, or had none
                 is_own = flight.wanted is wanted or not (wanted.located.private or flight.wanted.located.private)
-                if is_own or error.status is not HookStatus.IMAGE_ACCESS_DENIED:
+                if is_own or not _is_of_credential(error):
                     raise
 
     async def _flight_for(self, wanted: Wanted) -> Flight:
@@ -239,7 +243,7 @@ class Fetcher:
         error = None if task.cancelled() else task.exception()  # taken, also when nobody waits any more
         if isinstance(error, StatusError):
             log.warning("not fetched: %d %s: %s", error.status.code, error.status.name, error.message)
-            if error.status not in wanted.not_remembered:
+            if wanted.is_remembered(error):
                 self.failures.put(wanted.failure_id, error, self._clock() + remembered_s(error))
         elif error is not None:
             log.error("fetch failed", exc_info=error)

@@ -71,24 +71,29 @@ class Unwell:
     """A source cannot say, or cannot deliver: the status that this means, and why.
 
     `everything` says that it is the source as a whole that does not answer, and not this image's part of it.
-    `retry_after_s` is how long the source asks to be left alone; None if it does not say.
+    `retry_after_s` is how long the source asks to be left alone; None if it does not say. `of_credential` says that it
+    is the job's credential that is of no use now, which is nothing to who has another.
     """
 
     status: HookStatus
     why: str
     everything: bool = False
     retry_after_s: float | None = None
+    of_credential: bool = False
 
 
 Answer = Located | Absent | Denied | Unwell
 
 
 class FetchError(StatusError):
-    """An object that could not be fetched; `retry_after_s` as with Unwell."""
+    """An object that could not be fetched; `retry_after_s` and `of_credential` as with Unwell."""
 
-    def __init__(self, status: HookStatus, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, status: HookStatus, message: str, retry_after_s: float | None = None, *, of_credential: bool = False
+    ) -> None:
         super().__init__(status, message)
         self.retry_after_s = retry_after_s
+        self.of_credential = of_credential
 
 
 def remembered_s(failure: object) -> float:

@@ -24,7 +24,7 @@ def token_of(credential: Credential | None, now: float) -> str:
     over_s = now - credential.expires_at
     if over_s >= 0:  # HTCondor will bring a fresh one
         what = f"the credential {credential.name!r} of the job expired {human_time(over_s)} ago"
-        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, what))
+        raise SourceError(Unwell(HookStatus.SOURCE_UNREACHABLE, what, of_credential=True))
     return token
 
 

@@ -24,6 +24,7 @@ from tests.unit.builders import sif_file
 
 IMAGE = sif_file()
 URL = "https://o.example/x.sif"
+OVER = Unwell(HookStatus.SOURCE_UNREACHABLE, "expired", of_credential=True)
 
 
 class Source:
@@ -123,13 +124,16 @@ def test_all_who_wait_get_one_fetch_and_a_lease_each(tmp_path: Path) -> None:
     fly(tmp_path, test)
 
 
+@pytest.mark.parametrize("fails", [Denied("403"), OVER], ids=["refused", "expired"])
 @pytest.mark.parametrize(("first", "second"), [(True, True), (True, False), (False, True)])
-def test_what_another_was_refused_is_asked_for_by_ones_own_right(tmp_path: Path, *, first: bool, second: bool) -> None:
+def test_what_another_was_refused_is_asked_for_by_ones_own_right(
+    tmp_path: Path, fails: Denied | Unwell, *, first: bool, second: bool
+) -> None:
     """Both wait for one fetch: the first one's credential, or that it had none, is not the other's refusal."""
 
     async def test(bench: Bench, fetcher: Fetcher) -> None:
         del bench
-        refused, accepted = Source(fails=Denied("403")), Source()
+        refused, accepted = Source(fails=fails), Source()
         one = asyncio.create_task(failure(fetcher, wanted(refused, Located(url=URL, private=first), own_url=True)))
         await asyncio.sleep(0)
         entry = await fetcher.fetch(wanted(accepted, Located(url=URL, private=second), own_url=True), None, "2.0")
