@@ -8,6 +8,7 @@ credential; the URL stands in a file, and in its arguments only where it knows n
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
 import time
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from cache_manager import disk, limited, plugin_next, removal, transferads
 from cache_manager.limited import Limits
@@ -230,8 +231,10 @@ def _image(path: Path, url: str) -> Path:
 
 def _without(url: str, words: str) -> str:
     """Return what a plug-in says without what is secret in its URL."""
-    parts = urlsplit(url)
-    for secret in (url, parts.query, parts.password or "", parts.netloc.rpartition("@")[0]):
+    rest = url.partition("://")[2]  # not urlsplit, to which some are none
+    query, user = rest.partition("?")[2].partition("#")[0], re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[0]
+    password = user.partition(":")[2]
+    for secret in (url, query, unquote(query), password, unquote(password), user, unquote(user)):
         words = words.replace(secret, without_secrets(url) if secret == url else "...") if secret else words
     return words
 

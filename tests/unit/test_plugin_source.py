@@ -246,6 +246,15 @@ def test_what_is_secret_in_a_url_is_not_in_what_is_said(bench: Bench) -> None:
     assert told.status is HookStatus.NO_CONTAINER_RUNTIME
 
 
+@pytest.mark.parametrize("url", ["ftp://me:w%4Frd@host/x.sif?sig=w%4Frd", "ftp://me:wOrd@[::1/x.sif"])
+def test_a_secret_is_not_told_either_as_the_plugin_understood_it(bench: Bench, url: str) -> None:
+    """It takes the percent signs of a URL away; and what is no URL to us may be one to a plug-in."""
+    bench.double("say('false', 'TransferError = \"me:wOrd failed\"')\nsys.exit(1)\n")
+    answer = bench.refused(url)
+    assert isinstance(answer, Unwell)
+    assert "wOrd" not in answer.why
+
+
 def test_plugins_are_asked_again_what_they_bring_when_they_change(bench: Bench) -> None:
     """Of two for one scheme the last counts, as with HTCondor; ours is not among them."""
     bench.double(BRINGS, 2)
