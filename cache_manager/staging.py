@@ -24,6 +24,9 @@ PARTIAL: Final = "partial.json"
 KEPT_BYTES: Final = 1 << 20
 """Smaller ones are fetched again as soon."""
 
+AHEAD_BYTES: Final = 1 << 20
+"""Of an image of unknown size so much more is reserved, at most, or an eighth of what is here: others need room too."""
+
 
 class Staging:
     """An image that is being brought in: a sink that counts, computes the digest and keeps to its reservation.
@@ -187,7 +190,8 @@ class Staging:
     def _reserve_more(self, total: int) -> None:
         """Reserve for an image of unknown size: ahead of it, or else what it needs now."""
         try:
-            self._reserve(max(total, 2 * self._granted))
+            ahead = min(self._granted, max(AHEAD_BYTES, self._granted // 8))
+            self._reserve(max(total, self._granted + ahead))
         except StatusError:
             self._reserve(total)
 

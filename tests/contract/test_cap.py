@@ -54,6 +54,8 @@ def test_a_cache_that_is_all_in_use_is_full(make_site: StartSite, origin: Origin
         origin.routes[f"/{name}.sif"] = Reply(sif(name, 3_000_000), length=None if told else -1)
     ads = [image_ad(f"{origin.url}/{name}.sif") for name in "abc"]
     running = [holders.start(site, ad) for ad in ads[:2]]
-    images = [Path(one.answer().image) for one in running]
+    answers = [one.answer() for one in running]
+    assert [answer.code for answer in answers] == [0, 0], [answer.message for answer in answers]
+    images = [Path(answer.image) for answer in answers]
     assert site.run_hook(ads[2]).code == 420
     assert all(image.exists() for image in images)
