@@ -48,6 +48,16 @@ def sif_tree(settings: Settings) -> SifTree | None:
     return SifTree(store) if store is not None else None
 
 
+def written_directories(settings: Settings) -> list[Path]:
+    """Return the directories, on this machine, of the targets: no two publishers may write one at a time.
+
+    For a repository it is its spool, and none where there is no such repository: that is told when it is opened.
+    """
+    spool = Place(settings.cvmfs_repository).area
+    names = [one for one in (settings.cvmfs_directory, settings.sif_directory) if one]
+    return [*map(Path, names), *([spool] if settings.cvmfs_repository and spool.is_dir() else [])]
+
+
 def places(settings: Settings) -> Places:
     """Return where readers find what is published."""
     mount = settings.cvmfs_mount or settings.cvmfs_directory

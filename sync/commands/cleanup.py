@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.dry_run:
             steps, tidying = _look(chosen)
         else:
-            with only_publisher(Path(chosen.state_directory), "cleanup", time.time()):
+            state, targets = Path(chosen.state_directory), opening.written_directories(chosen)
+            with only_publisher(state, "cleanup", time.time(), targets):
                 steps, tidying, faults = _clean(chosen)
     except (Busy, TargetError, Forgotten) as error:
         raise CommandError(str(error)) from None

@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         chosen = replace(chosen, engine=arguments.engine)
     signal.signal(signal.SIGTERM, _end)
     try:
-        with only_publisher(Path(chosen.state_directory), "run", time.time()), telling() as tells:
+        state, targets = Path(chosen.state_directory), opening.written_directories(chosen)
+        with only_publisher(state, "run", time.time(), targets), telling() as tells:
             ledger, outcome = publish(chosen, arguments.only, tells)
     except (Busy, ListError, CredentialsError, TargetError, Forgotten) as error:
         raise CommandError(str(error)) from None

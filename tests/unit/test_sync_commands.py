@@ -15,6 +15,7 @@ import pytest
 from sync import transitions
 from sync.__main__ import main
 from sync.catalog import Catalog, Version
+from sync.files import TEMPORARY
 from sync.lock import Busy, only_publisher
 from sync.memory import Memory
 from sync.targets.directory import SandboxDirectory, SifDirectory
@@ -89,6 +90,24 @@ def test_the_second_publisher_says_who_runs(tmp_path: Path, config: Path) -> Non
     host = os.uname().nodename
     assert f"condor_image_sync run is running: pid {os.getpid()} on {host}, since" in done.stderr
     assert subprocess.run(argv, env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["cvmfs", "v2"])
+def test_a_publisher_with_another_state_and_the_same_target_leaves_what_the_first_has_begun(
+    tmp_path: Path, config: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Either target is enough; by whatever path it is named."""
+    begun = tmp_path / target / f"{TEMPORARY}0123"
+    begun.parent.mkdir()
+    begun.write_bytes(b"half of it")
+    (tmp_path / "alias").symlink_to(begun.parent)
+    with only_publisher(tmp_path / "elsewhere", "run", 1.0, [tmp_path / "alias"]):
+        for command in ("cleanup", "run"):
+            assert main([command, "--config", str(config)]) == 1
+            assert f"condor_image_sync run is running: pid {os.getpid()} on" in capsys.readouterr().err
+        assert begun.read_bytes() == b"half of it"
+    assert main(["cleanup", "--config", str(config)]) == 0
+    assert not begun.exists()
 
 
 def test_the_lock_of_a_killed_publisher_is_free(tmp_path: Path) -> None:
