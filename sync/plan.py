@@ -1,6 +1,7 @@
 """What a run does, and why: from what is listed, what is published, the settings and the time. Pure.
 
-A list with a broken line takes no name away, nor does a registry that does not answer.
+A list with a broken line takes no name away, nor does a registry that does not answer; one that was cut off takes away
+no more than so many in a run.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ def decide(now_listed: Resolution, catalog: Catalog, settings: Settings, now: fl
     actions = [step for found in now_listed.resolved.values() for step in _publish(found, catalog, settings, now)]
     actions += [_unresolved(failure, catalog) for failure in now_listed.failures.values()]
     listed = frozenset(name for name, one in catalog.images.items() if now_listed.lists(name, one.source))
-    for name, image in catalog.images.items():
-        if name not in listed:
-            actions += _leave(image, now_listed, settings, now)
+    gone = (image for name, image in catalog.images.items() if name not in listed)
+    leaving = [step for image in gone for step in _leave(image, now_listed, settings, now)]
+    actions += _so_many(leaving, catalog, settings, now)
     needed = Needed(
         listed,
         frozenset(one.version for one in actions if one.version),
@@ -191,3 +192,15 @@ def _leave(image: Image, now_listed: Resolution, settings: Settings, now: float)
     if left_s > 0:
         step = replace(step, verb=Verb.KEEP, reason=f"no longer listed; unlinked in {human_time(left_s)}")
     yield step
+
+
+def _so_many(leaving: Iterable[Action], catalog: Catalog, settings: Settings, now: float) -> Iterator[Action]:
+    """Yield what becomes of names that left, those first that did so first; beyond what one run unlinks they stay."""
+    number = 0
+    for step in sorted(leaving, key=lambda one: (catalog.get(one.name).unlisted_at or now, one.name)):
+        number += step.verb is Verb.UNLINK
+        if step.verb is Verb.UNLINK and number > settings.max_removals:
+            why = f"{step.reason}; stays for now: a run unlinks {settings.max_removals}"
+            yield replace(step, verb=Verb.KEEP, reason=why)
+        else:
+            yield step

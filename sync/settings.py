@@ -121,7 +121,12 @@ class Settings:
     sifs_grace_s: float = _option(
         "grace.sifs", "10d", parse_time, "the same for SIFs, which pilots may fetch that long after they looked"
     )
-    max_removals: int = _option("max_removals", "50", options.count, "sandboxes and SIFs that one run removes, at most")
+    max_removals: int = _option(
+        "max_removals",
+        "50",
+        options.count,
+        "sandboxes and SIFs that one run removes, and names that it unlinks, at most: a list may be cut off",
+    )
     size_limit_bytes: int = _option(
         "size_limit",
         "10 GB",

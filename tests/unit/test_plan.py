@@ -119,6 +119,26 @@ def test_a_name_that_left_the_list_is_unlinked_after_its_grace() -> None:
     assert steps(listed(), catalog, NOW + HOUR, patient) == [f"unlink {NAME}"]
 
 
+def test_a_list_that_was_cut_off_takes_only_so_many_names_away() -> None:
+    """Those first that left first; the others stay, say why, and go with the next runs, unless they are listed."""
+    names = [f"htc/n{number}:1" for number in range(8)]
+    catalog = Catalog()
+    for name in names:
+        catalog = publish(catalog, found(name, name=name), NOW - DAY)
+    catalog = transitions.unlisted(catalog, names[7], NOW - 1)
+    made = decide(listed(), catalog, SETTINGS, NOW)
+    assert [one.name for one in made.of(Verb.UNLINK)] == [names[0], names[1], names[7]]
+    assert {one.name: one.reason for one in made.of(Verb.KEEP)} == dict.fromkeys(
+        names[2:7], "no longer listed; stays for now: a run unlinks 3"
+    )
+    catalog = note(listed(), made, catalog, NOW)
+    assert {catalog.images[name].state for name in names[2:7]} == {State.RETIRED}
+    for step in made.of(Verb.UNLINK):
+        catalog = transitions.unlinked(catalog, step.name, NOW)
+    again = found(names[2], name=names[2])
+    assert steps(listed(again), catalog, NOW + 1) == [f"unlink {name}" for name in names[3:6]]
+
+
 def test_a_broken_line_takes_no_name_away() -> None:
     """It may have been that name's line."""
     catalog = publish(Catalog(), found(), NOW - DAY)
