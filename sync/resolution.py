@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from cache_manager.registry.failure import Kind
 from cache_manager.registry.reference import is_digest
 from sync.imageline import Entry
 from sync.imagelist_yaml import Fault
@@ -15,7 +17,22 @@ from sync.values import Failure, Resolved, Variant
 Known = Mapping[str, tuple[Variant, ...]]
 """Of a digest that a tag pointed to: the image for each architecture. It never changes, so it is asked for once."""
 
+Refused = Mapping[str, "Refusal"]
+"""By a manifest's whole name with its digest: why it is refused, which a next run need not ask again."""
+
 SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a manifest cannot be used, and when that was found, in epoch seconds.
+
+    `kind` is the name of what failed with the registry; empty: it answered, and the image is none to publish.
+    """
+
+    why: str
+    found_at: float
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,20 +49,25 @@ class Resolution:
     open_globs: tuple[Entry, ...] = ()
     faults: tuple[Fault, ...] = ()
     known: Known = field(default_factory=dict)
+    refused: Refused = field(default_factory=dict)
 
     def lists(self, name: str, source: str) -> bool:
         """Whether a name, published from `source`, is still listed, or may be."""
         return name in self.resolved or name in self.failures or any(one.stands_for(source) for one in self.open_globs)
 
 
-def render_known(known: Known) -> str:
-    """Return the file that remembers which images a digest stands for, from run to run."""
+def render_known(known: Known, refused: Refused | None = None) -> str:
+    """Return the file that remembers which images a digest stands for, or why it is refused, from run to run."""
     records = {
         digest: [[one.arch, one.digest, one.compressed_bytes] for one in variants]
         for digest, variants in sorted(known.items())
     }
     lines = ",\n".join(f"{json.dumps(digest)}: {json.dumps(record)}" for digest, record in records.items())
-    return f'{{"schema": {SCHEMA}, "digests": {{\n{lines}\n}}}}\n'
+    refusals = ",\n".join(
+        f"{json.dumps(name)}: {json.dumps([one.why, one.found_at, one.kind])}"
+        for name, one in sorted((refused or {}).items())
+    )
+    return f'{{"schema": {SCHEMA}, "digests": {{\n{lines}\n}}, "refused": {{\n{refusals}\n}}}}\n'
 
 
 def parse_known(text: str) -> dict[str, tuple[Variant, ...]]:
@@ -56,6 +78,25 @@ def parse_known(text: str) -> dict[str, tuple[Variant, ...]]:
         return {digest: tuple(map(_variant, record)) for digest, record in digests.items() if is_digest(digest)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def parse_refused(text: str) -> dict[str, Refusal]:
+    """Read what that file says of refusals. What is not understood is asked for again."""
+    try:
+        document = json.loads(text)
+        records = document.get("refused", {}) if document["schema"] == SCHEMA else {}
+        return {name: _refusal(record) for name, record in records.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _refusal(record: list[object]) -> Refusal:
+    why, found_at, kind = record
+    if not isinstance(why, str) or not isinstance(found_at, int | float) or not math.isfinite(found_at):
+        raise TypeError("no refusal")
+    if kind not in {"", *Kind.__members__}:
+        raise TypeError("no kind of a failure")
+    return Refusal(why, float(found_at), str(kind))
 
 
 def _variant(record: list[object]) -> Variant:

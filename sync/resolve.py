@@ -6,6 +6,7 @@ Whatever goes wrong with an image, or with its registry, is that image's failure
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -31,7 +32,7 @@ from sync.expansion import Expansion, expand
 from sync.imageline import Entry
 from sync.imagelist import ImageList
 from sync.manners import Manners
-from sync.resolution import Known, Resolution
+from sync.resolution import Known, Refusal, Refused, Resolution
 from sync.settings import Settings
 from sync.values import Failure, Resolved, Variant
 
@@ -40,6 +41,12 @@ _SIGNATURE = re.compile(r"sha256-[0-9a-f]{64}(?:\..*)?")
 
 _PASSING: Final = frozenset({Kind.THROTTLED, Kind.UNREACHABLE})
 _MEANS: Final = {Kind.GONE: "no such image in its registry", Kind.PRIVATE: "private, or no such image"}
+_LASTING: Final = frozenset({Kind.GONE, Kind.WRONG})
+"""What a registry says of a digest that is no passing state of it, and no question of who asks."""
+
+REFUSED_FOR_S: Final = 6 * 3600.0
+"""So long a manifest that was refused is not asked for: what it lacks may be pushed after it."""
+
 _T = TypeVar("_T")
 
 
@@ -60,8 +67,8 @@ def connect(settings: Settings) -> RegistryClient:
 class Resolver:
     """Asks registries, as many questions at a time as each of them may get.
 
-    `known` is what earlier runs found out; `credentials` are by registry, and none where an image has to be public.
-    `progress` is told how many of how many are looked at.
+    `known` and `refused` are what earlier runs found out; `credentials` are by registry, and none where an
+    image has to be public. `progress` is told how many of how many are looked at.
     """
 
     client: RegistryClient
@@ -69,10 +76,13 @@ class Resolver:
     known: Known = field(default_factory=dict)
     credentials: Mapping[str, Credential] = field(default_factory=dict)
     progress: Callable[[int, int], None] = lambda _done, _all: None
+    refused: Refused = field(default_factory=dict)
+    now: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
         self._manners: dict[tuple[str, bool], Manners] = {}
         self._found: dict[str, tuple[Variant, ...]] = {}
+        self._refused: dict[str, Refusal] = {}
 
     def resolve(self, images: ImageList) -> Resolution:
         """Return what is listed, and what the registries have for it."""
@@ -86,7 +96,8 @@ class Resolver:
                 resolved[entry.name] = outcome
         is_whole = not any(one.transient for one in failures.values())
         known = self._found if is_whole else {**self.known, **self._found}
-        return Resolution(resolved, failures, expansion.open_globs, images.faults, known)
+        refused = self._refused if is_whole else {**self.refused, **self._refused}
+        return Resolution(resolved, failures, expansion.open_globs, images.faults, known, refused)
 
     def expand(self, entries: Iterable[Entry]) -> Expansion:
         """Return the entries with each pattern replaced by the tags that it stands for."""
@@ -99,7 +110,10 @@ class Resolver:
         """Return what an image is now. Raises RegistryError, ManifestError, UnfitError."""
         reference = entry.reference
         digest = self._ask(reference, lambda: self.client.head(reference, self._credential(reference))).digest
-        variants = self.known.get(digest) or self._variants(reference.at(digest))
+        variants = self.known.get(digest)
+        if variants is None:
+            variants = self._unless_refused(reference.at(digest), self._variants)
+        self._found[digest] = variants  # also if the size of one cannot be found out
         wanted = entry.architectures or self.settings.architectures
         variants = tuple(self._sized(reference, one) if one.arch in wanted else one for one in variants)
         self._found[digest] = variants
@@ -148,13 +162,35 @@ class Resolver:
             return variant
         child = reference.at(variant.digest)
         try:
-            found = self._manifest(child)
+            size = self._unless_refused(child, self._size_of)
         except RegistryError as error:
             why = f"its image for {variant.arch}: {error.message.removeprefix(f'{child}: ')}"
             raise RegistryError(error.kind, why) from None
+        except UnfitError as error:
+            raise UnfitError(f"its image for {variant.arch} {error}") from None
+        return replace(variant, compressed_bytes=size)
+
+    def _size_of(self, reference: RegistryReference) -> int:
+        found = self._manifest(reference)
         if isinstance(found, Index):
-            raise UnfitError(f"its index names another index for {variant.arch}")
-        return replace(variant, compressed_bytes=_size(found))
+            raise UnfitError("is an index of its own")
+        return _size(found)
+
+    def _unless_refused(self, reference: RegistryReference, work: Callable[[RegistryReference], _T]) -> _T:
+        """Return what is found out of a manifest. What was refused not long ago is so again, without a question."""
+        name = str(reference)
+        refusal = self.refused.get(name)
+        if refusal is None or not 0 <= self.now - refusal.found_at < REFUSED_FOR_S:
+            try:
+                return work(reference)
+            except UnfitError as error:
+                refusal = Refusal(str(error), self.now)
+            except RegistryError as error:
+                if error.kind not in _LASTING:
+                    raise
+                refusal = Refusal(error.message, self.now, error.kind.name)
+        self._refused[name] = refusal
+        raise RegistryError(Kind[refusal.kind], refusal.why) if refusal.kind else UnfitError(refusal.why)
 
     def _manifest(self, reference: RegistryReference) -> Index | Manifest:
         return self._ask(

@@ -33,12 +33,13 @@ def survey(settings: Settings, progress: Callable[[int, int], None] = lambda _do
     secrets = credentials.for_registries(settings)
     images = read_list(settings.image_list)
     try:
-        known = resolution.parse_known((Path(settings.state_directory) / KNOWN).read_text(encoding="utf-8"))
+        text = (Path(settings.state_directory) / KNOWN).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        known = {}
+        text = ""
+    known, refused = resolution.parse_known(text), resolution.parse_refused(text)
     client = connect(settings)
     try:
-        return Resolver(client, settings, known, secrets, progress).resolve(images)
+        return Resolver(client, settings, known, secrets, progress, refused).resolve(images)
     finally:
         client.close()
 
@@ -47,7 +48,7 @@ def remember(settings: Settings, found: Resolution) -> None:
     """Keep what was found out, for the next run. Raises OSError."""
     path = Path(settings.state_directory) / KNOWN
     beside = path.with_name(f".{KNOWN}.{os.getpid()}")
-    beside.write_text(resolution.render_known(found.known), encoding="utf-8")
+    beside.write_text(resolution.render_known(found.known, found.refused), encoding="utf-8")
     beside.replace(path)
 
 

@@ -286,7 +286,9 @@ def publishers_files(data: bytes) -> None:
         found = catalog.parse(text)
         _must(catalog.parse(catalog.render(found)) == found, found)
     known = resolution.parse_known(text)
-    _must(resolution.parse_known(resolution.render_known(known)) == known, known)
+    refused = resolution.parse_refused(text)
+    again = resolution.render_known(known, refused)
+    _must((resolution.parse_known(again), resolution.parse_refused(again)) == (known, refused), text)
 
 
 def archive_of_layers(data: bytes) -> None:

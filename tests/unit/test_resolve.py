@@ -13,16 +13,18 @@ import pytest
 
 from cache_manager.registry.client import RegistryClient
 from cache_manager.registry.exchange import Waits
+from cache_manager.registry.manifest import SIF_LAYER
 from cache_manager.registry.tokens import Credential
 from sync.imagelist import ImageList
-from sync.resolution import Known, Resolution, parse_known, render_known
-from sync.resolve import Resolver
+from sync.resolution import Known, Resolution, parse_known, parse_refused, render_known
+from sync.resolve import REFUSED_FOR_S, Resolver
 from sync.settings import Settings
 from tests.unit.registry_server import Heard, Registry, Said, digest_of, index, manifest
 
 AMD = b'{"architecture": "amd64", "os": "linux"}'
 ARM = b'{"architecture": "arm64", "os": "linux"}'
 LAYER = bytes(2000)
+REFUSED = '{"schema": 1, "digests": {}, "refused": {"a": ["why", 1.0, "NO_KIND"]}}'
 BOTH = Settings(architectures=("x86_64", "aarch64"), registry_patience_s=1.5)
 
 
@@ -77,6 +79,51 @@ def test_an_unchanged_list_costs_one_head_for_each_tag_and_nothing_else(registry
     assert resolve(registry, *lines, settings=limited, known=known) == first
     assert counts(registry) == {"HEAD": 4}
     assert sorted(first.resolved) == ["htc/many:1", "htc/rocky:9"]
+
+
+def test_a_manifest_that_is_refused_is_asked_for_once_in_some_hours(registry: Registry) -> None:
+    """No manifest, an index without a machine of ours or whose image is missing, a SIF, an index in an index."""
+    inner = index(amd64=manifest(AMD, LAYER))
+    layers = [{"mediaType": SIF_LAYER, "digest": digest_of(LAYER), "size": len(LAYER)}]
+    sif = json.dumps(json.loads(manifest(AMD, LAYER)) | {"layers": layers}).encode()
+    registry.push("htc/odd:1", json.dumps({"schemaVersion": 2, "mediaType": "text/html"}).encode())
+    registry.push("htc/none:1", index(s390x=manifest(b"{}")))
+    registry.push("htc/missing:1", index(amd64=manifest(AMD, b"missing")))
+    registry.push("htc/sif:1", sif, AMD)
+    registry.push("htc/deep:inner", inner)
+    registry.push("htc/deep:1", index(amd64=inner))
+    names = ("htc/odd:1", "htc/none:1", "htc/missing:1", "htc/sif:1", "htc/deep:1")
+    images = ImageList.parse("".join(f"{registry.host}/{name}\n" for name in names).encode())
+    text, asked, seen = "", [], []
+    client = RegistryClient(Waits(2.0, 5.0))
+    for now in (1000.0, 1000.0 + REFUSED_FOR_S - 1, 1000.0 + REFUSED_FOR_S):
+        registry.heard.clear()
+        known, refused = parse_known(text), parse_refused(text)
+        found = Resolver(client, BOTH, known, refused=refused, now=now).resolve(images)
+        text = render_known(found.known, found.refused)
+        asked.append(counts(registry))
+        seen.append({name: one.why for name, one in found.failures.items()})
+    client.close()
+    assert sorted(seen[0]) == sorted(names)
+    assert seen[0] == seen[1] == seen[2]
+    assert asked[1] == {"HEAD": 5}
+    assert asked[0]["GET"] > asked[2]["GET"] > 0
+
+
+def test_a_refusal_for_who_asks_is_not_remembered(registry: Registry) -> None:
+    """A credential may come with the next run, and a registry that does not answer is asked again."""
+    push(registry, "htc/rocky:9", "htc/alma:9")
+    plain = registry.answer
+
+    def refuse(heard: Heard) -> Said:
+        if heard.method == "GET" and "/manifests/" in heard.path:
+            return Said(b"", 403 if "rocky" in heard.path else 503)
+        return plain(heard)
+
+    registry.answer = refuse  # type: ignore[method-assign]
+    found = resolve(registry, "R/htc/rocky:9", "R/htc/alma:9")
+    assert sorted(found.failures) == ["htc/alma:9", "htc/rocky:9"]
+    assert found.refused == {}
 
 
 def test_an_index_is_resolved_to_the_wanted_architectures(registry: Registry) -> None:
@@ -375,8 +422,9 @@ def test_an_error_that_passes_is_not_told(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"schema": 2, "digests": {}}', '{"schema": 1, "digests": {"sha256:1": 5}}']
+    "text", ["", "[]", "{}", '{"schema": 2, "digests": {}}', '{"schema": 1, "digests": {"sha256:1": 5}}', REFUSED]
 )
 def test_a_memory_that_is_none_costs_questions_and_nothing_else(text: str) -> None:
     """It is asked for again."""
     assert parse_known(text) == {}
+    assert parse_refused(text) == {}
