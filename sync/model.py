@@ -138,13 +138,18 @@ def walk(root: Node) -> Iterator[tuple[bytes, Node]]:
 
     The root's path is empty.
     """
-    todo = [(b"", root)]
-    while todo:
-        path, node = todo.pop()
+    yield b"", root
+    way = [(b"", root, iter(sorted(root.children)))]
+    while way:  # one path at a time is made whole: there may be a million with a long way to them
+        prefix, here, names = way[-1]
+        name = next(names, None)
+        if name is None:
+            way.pop()
+            continue
+        path, node = prefix + name, here.children[name]
         yield path, node
         if node.is_directory:
-            prefix = path + b"/" if path else b""
-            todo += [(prefix + name, node.children[name]) for name in sorted(node.children, reverse=True)]
+            way.append((path + b"/", node, iter(sorted(node.children))))
 
 
 def record(path: bytes, node: Node) -> bytes:

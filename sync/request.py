@@ -31,11 +31,12 @@ class Access:
 class Limits:
     """What an image may take when it is unpacked; beyond, it is refused as a bomb.
 
-    `max_ratio` is of unpacked to compressed bytes, and counts only above `small_bytes`. `time_s` is for one conversion.
+    `max_inodes` is of names: each takes some 400 bytes of memory while an image is unpacked. `max_ratio` is of unpacked
+    to compressed bytes, and counts only above `small_bytes`. `time_s` is for one conversion.
     """
 
     max_bytes: int = 200 * _GIB
-    max_inodes: int = 4_000_000
+    max_inodes: int = 1_000_000
     max_ratio: int = 200
     small_bytes: int = _GIB
     time_s: float = 6 * 3600.0

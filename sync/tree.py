@@ -30,21 +30,30 @@ class UnpackError(ValueError):
 
 @dataclass(slots=True)
 class Counts:
-    """What a tree takes, and what was left out of it."""
+    """What a tree takes, and what was left out of it.
+
+    `names` are all, also where one file has several; `text_bytes` is what they and the targets of links consist of.
+    """
 
     size_bytes: int = 0
     inodes: int = 1
+    names: int = 1
+    text_bytes: int = 0
     specials: int = 0
     xattrs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What ends a bomb. `check` is called now and then, and raises whatever ends the work."""
+    """What ends a bomb. `check` is called now and then, and raises whatever ends the work.
+
+    `max_inodes` and `max_text_bytes` bound what the model takes in memory: about 400 bytes for a name, and its text.
+    """
 
     max_bytes: int = 2**62
     max_inodes: int = 2**62
     check: Callable[[], None] = lambda: None
+    max_text_bytes: int = 64 << 20
 
     @property
     def max_layer_bytes(self) -> int:
@@ -159,7 +168,7 @@ class Tree:
         """Make a symbolic link, whatever it leads to."""
         if not 0 < len(member.link) <= _MAX_TARGET_BYTES:
             raise UnpackError(f"a symbolic link to a name of {len(member.link)} bytes")
-        self._make_room(parent, name)
+        self._make_room(parent, name, len(member.link))
         os.symlink(member.link, name, dir_fd=parent.fd)
         os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
         node = parent.node.children[name] = Node(Form.SYMLINK, 0o777, self.layer, member.mtime_ns)
@@ -226,17 +235,25 @@ class Tree:
         else:
             os.unlink(name, dir_fd=parent.fd)
         del parent.node.children[name]
+        self.counts.names -= 1
+        self.counts.text_bytes -= len(name)
         if node.unlinked():
+            self.counts.text_bytes -= len(node.target)
             self.counts.inodes -= 1
             self.counts.size_bytes -= node.size
 
-    def _make_room(self, parent: Directory, name: bytes) -> None:
+    def _make_room(self, parent: Directory, name: bytes, target_bytes: int = 0) -> None:
         """Remove what has the name, and count what comes."""
         if name in parent.node.children:
             self.remove(parent, name)
-        self.counts.inodes += 1
-        if self.counts.inodes > self.bounds.max_inodes:
-            raise UnpackError(f"with it the image has more than {self.bounds.max_inodes} files")
+        counts, bounds = self.counts, self.bounds
+        counts.inodes += 1
+        counts.names += 1
+        counts.text_bytes += len(name) + target_bytes
+        if counts.names > bounds.max_inodes:  # a file's other names are no inodes, and take memory as well
+            raise UnpackError(f"with it the image has more than {bounds.max_inodes} files")
+        if counts.text_bytes > bounds.max_text_bytes:
+            raise UnpackError(f"with it the names in the image take more than {bounds.max_text_bytes} bytes")
 
 
 def _directories(node: Node) -> Iterator[bytes]:

@@ -224,6 +224,25 @@ def test_a_layer_that_grows_beyond_what_is_allowed_is_ended(tmp_path: Path, boun
         apply(tmp_path / "again", [Entry(name, body=b"1" * 1000) for name in "abc"], bounds=bounds)
 
 
+def test_a_layer_of_nothing_but_names_is_ended_before_it_takes_the_memory(tmp_path: Path) -> None:
+    """More names of one file are no inodes, and a link's target may be long; what is replaced does not count twice."""
+    links = [Entry(f"l{number}", "link", "t" * 1000) for number in range(3)]
+    names = [Entry("a"), *(Entry(f"a{number}", "hard", "a") for number in range(3))]
+    cases = {
+        "more than 4 files": (names, Bounds(max_inodes=4)),
+        "the names in the image take more than 2900 bytes": (links, Bounds(max_text_bytes=2900)),
+    }
+    for number, (why, (entries, bounds)) in enumerate(cases.items()):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with pytest.raises(UnpackError, match=why):
+            apply(directory, entries, bounds=bounds)
+    (tmp_path / "twice").mkdir()
+    fits = Bounds(max_inodes=8, max_text_bytes=3100)
+    tree = apply(tmp_path / "twice", [*links, *names], [*links, *names], bounds=fits)
+    assert tree.counts.names == len(links) + len(names) + 1
+
+
 def test_times_are_those_of_the_layers_and_directories_have_theirs_too(tmp_path: Path) -> None:
     """Compiled Python modules are valid only with their source's time."""
     apply(tmp_path, [Entry("d", "dir"), Entry("d/a"), Entry("l", "link", "a")], [Entry("d/b")])
