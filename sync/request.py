@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from cache_manager.registry.manifest import Manifest, parse
+from cache_manager.text import printable
 from sync.values import Converted, Failure, Variant
 
 _GIB: Final = 2**30
@@ -113,3 +114,16 @@ def result_from_json(text: str) -> Converted | Failure:
         return Converted(**(found | {"variant": Variant(**found["variant"])}))
     except (ValueError, TypeError, KeyError) as error:
         raise RequestError(f"no result of a conversion: {error}") from None
+
+
+def mismatch(request: Request, result: Converted | Failure) -> str:
+    """Say what in a result is of another request than this one; empty: nothing is."""
+    if result.name != request.name:
+        return f"is of {printable(result.name, 300)}"
+    if isinstance(result, Failure):
+        return ""
+    mine, found = request.variant, result.variant
+    if (found.arch, found.digest) == (mine.arch, mine.digest):
+        return ""
+    is_of = printable(f"{found.digest} for {found.arch}", 150)
+    return f"is {is_of}, and was to be {mine.digest} for {mine.arch}"

@@ -23,7 +23,7 @@ from sync.convert_job import IMAGE
 from sync.engine import dag, order
 from sync.engine.base import EngineError, Report, directory_name, make_images
 from sync.engine.dag import JobOptions, Node, NodeState
-from sync.request import Request, RequestError, result_from_json
+from sync.request import Request, RequestError, mismatch, result_from_json
 from sync.unsquash import UnsquashError, restore
 from sync.values import Converted, Failure
 
@@ -125,6 +125,8 @@ class HTCondorEngine:
             said = printable(_last_line(job / dag.ERRORS), 300) or "and said nothing"
             tried = self._options.retries + 1
             return request.failure(f"its job ended without a result {tried} times: {said}", transient=True)
+        if wrong := mismatch(request, result):
+            return request.failure(f"its job's result {wrong}", transient=True)
         if isinstance(result, Failure):
             return result
         shutil.rmtree(target, ignore_errors=True)

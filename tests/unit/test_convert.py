@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -16,7 +17,7 @@ from cache_manager.registry import manifest as manifests
 from cache_manager.registry.manifest import Descriptor
 from sync.blobs import BlobStore
 from sync.convert import Place, convert
-from sync.request import Limits, Request, RequestError, result_from_json, result_to_json
+from sync.request import Limits, Request, RequestError, mismatch, result_from_json, result_to_json
 from sync.values import Converted, Failure, Variant
 from tests.layers import Entry, config, layer, tar
 from tests.unit import registry_server
@@ -188,3 +189,25 @@ def test_a_blob_that_is_there_is_not_fetched_again(tmp_path: Path) -> None:
     assert len(calls) == 2
     store.forget(blob.digest)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, ""),
+        ({"name": "ns/other:1"}, "is of ns/other:1"),
+        ({"variant": Variant("x86_64", "sha256:" + "2" * 64)}, f"is sha256:{'2' * 64} for x86_64, and was to be"),
+        ({"variant": Variant("aarch64", "sha256:" + "1" * 64)}, f"is sha256:{'1' * 64} for aarch64, and was to be"),
+    ],
+)
+def test_a_result_of_another_request_is_told_from_ones_own(changes: dict[str, Any], why: str) -> None:
+    """A job of a former publisher may bring its result to where this one's is waited for."""
+    digest = "sha256:" + "1" * 64
+    request = Request("ns/one:1", "registry.example/ns/one:1", digest, Variant("x86_64", digest, 5))
+    own = Converted(
+        request.name, request.source, digest, request.variant, "/tree", "3" * 64, 1, 1, "/image.sif", "4" * 64, 1
+    )
+    read = result_from_json(result_to_json(replace(own, **changes)))
+    found = mismatch(request, read)
+    assert found.startswith(why)
+    assert bool(found) == bool(changes)
