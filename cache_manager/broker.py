@@ -21,7 +21,7 @@ from cache_manager.fetcher import Fetcher, Wanted
 from cache_manager.jobad import JobRequest
 from cache_manager.locator import Locator
 from cache_manager.outcome import Answer, Denied, Failed, FetchError, Located, Served, Unwell, failure_of
-from cache_manager.policy import Candidate, Ranking, Site, SourceKind, Verdict
+from cache_manager.policy import HAS_TAGS, JOBS_OWN, Candidate, Ranking, Site, SourceKind, Verdict
 from cache_manager.reference import ImageReference
 from cache_manager.runner import NO_RUNNER, Runner
 from cache_manager.settings import Settings
@@ -32,9 +32,7 @@ from cache_manager.text import printable
 from cache_manager.turns import Turns
 
 _BY_HOOK: Final = frozenset({SourceKind.JOB_FILE, SourceKind.LOCAL})
-_FETCHED: Final = frozenset(
-    {SourceKind.TREE, SourceKind.URL, SourceKind.FEDERATION, SourceKind.PLUGIN, SourceKind.REGISTRY}
-)
+_FETCHED: Final = JOBS_OWN | {SourceKind.TREE}
 
 NO_DEADLINE_S: Final = 7 * 86400.0
 """A fetch has budgets of its own."""
@@ -210,7 +208,8 @@ class Broker:
                 candidate.image.short,
                 located,
                 self.locator.source(candidate, settings),
-                own_url=candidate.is_jobs_own,
+                # a library vouches for its images by their hashes: what else comes is its fault
+                own_url=candidate.is_jobs_own and candidate.source is not SourceKind.LIBRARY,
                 unpack=candidate.unpack,
                 uid=caller.uid,
                 owner=caller.owner,
@@ -323,7 +322,7 @@ class Broker:
             return answer, answer.note
         cvmfs = candidate.source is SourceKind.CVMFS
         failed = failure_of(answer, HookStatus.CVMFS_UNAVAILABLE if cvmfs else HookStatus.SOURCE_UNREACHABLE)
-        read = candidate.source is SourceKind.REGISTRY and not isinstance(answer, Unwell)  # the registry's own word
+        read = candidate.source in HAS_TAGS and not isinstance(answer, Unwell)  # the registry's own word
         last = None if read else self.locator.last_known(candidate)
         entry = None if last is None else self._cache.find(last, candidate.formats)
         if last is not None and entry is not None and not (caller and _is_anothers(entry, caller)):

@@ -212,8 +212,3 @@ def for_transfer(request: JobRequest, url: str) -> JobRequest:
         message = f"transfer of {printable(url)!r}: is no URL"
         raise StatusError(HookStatus.IMAGE_REFERENCE_INVALID, message)
     return replace(request, image=image, named_by="transfer")
-
-
-def is_left_to_runtime(image: ImageReference) -> bool:
-    """Whether only the container runtime knows how to bring this image in: its libraries are no registries."""
-    return image.kind is ReferenceKind.REGISTRY and image.scheme not in {"docker", "oras"}

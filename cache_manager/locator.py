@@ -20,12 +20,13 @@ from cache_manager.helper import Helper
 from cache_manager.layout import is_version_file, tree_url
 from cache_manager.memory import Memory
 from cache_manager.outcome import Answer, Denied, Located, Unwell, remembered, remembered_s
-from cache_manager.policy import Candidate, SourceKind
+from cache_manager.policy import HAS_TAGS, Candidate, SourceKind
 from cache_manager.settings import Settings
 from cache_manager.sources.base import Confirms, Source
 from cache_manager.sources.cvmfs import CHILD, Cvmfs
 from cache_manager.sources.federation import Federation, Federations
 from cache_manager.sources.federation_url import is_in_federation
+from cache_manager.sources.library import Library
 from cache_manager.sources.pelican_client import PelicanClient
 from cache_manager.sources.plugin import Plugin, TransferPlugins
 from cache_manager.sources.registry import Registries, Registry
@@ -171,10 +172,15 @@ class Locator:
             return Url(patience)
         if candidate.source is SourceKind.PLUGIN:
             return Plugin(self.plugins, patience, settings.convert_memory_bytes)
-        if candidate.source is SourceKind.REGISTRY:
-            before, client = self.last_known(candidate), self._registries.client(settings)
-            return Registry(client, self._registries, self._arch, patience, candidate.credential, before)
+        if candidate.source in HAS_TAGS:
+            return self._tagged(candidate, settings, patience)
         return self._repository(candidate.repository, settings)
+
+    def _tagged(self, candidate: Candidate, settings: Settings, patience: Patience) -> Registry | Library:
+        if candidate.source is SourceKind.LIBRARY:
+            return Library(candidate.base, self._arch, patience)
+        before, client = self.last_known(candidate), self._registries.client(settings)
+        return Registry(client, self._registries, self._arch, patience, candidate.credential, before)
 
     def _federation(self, candidate: Candidate, settings: Settings) -> Federation | PelicanClient:
         patience, own = Patience(settings.min_rate_bytes, settings.stall_timeout_s), settings.federation
@@ -230,7 +236,7 @@ class Locator:
         record = self._cache.objects.known(_pointer_id(candidate))
         if not record:
             return None
-        if candidate.source is SourceKind.REGISTRY:
+        if candidate.source in HAS_TAGS:
             return _pointed_to(record)
         size: object = record.get("size_bytes")
         file = str(record.get("file", ""))
@@ -248,7 +254,7 @@ class Locator:
         What the publisher says now is used all the same: a version may be withdrawn. But who holds a server, or what
         is before it, could bring an old hole back that way: it is said until a version comes that is not older.
         """
-        if candidate.source is SourceKind.REGISTRY:
+        if candidate.source in HAS_TAGS:
             self._remember_tag(candidate, located)
         if candidate.source is not SourceKind.TREE:
             return located
@@ -280,7 +286,7 @@ class Locator:
         return replace(located, note=what)
 
     def _remember_tag(self, candidate: Candidate, located: Located) -> None:
-        """Remember what a registry's tag points to."""
+        """Remember what the tag of a registry or a library points to."""
         if self.last_known(candidate) == replace(located, private=False):
             return
         self._cache.objects.remember(
@@ -336,11 +342,13 @@ def _place(candidate: Candidate) -> str:
 def _pointer_id(candidate: Candidate) -> str:
     if candidate.source is SourceKind.REGISTRY:
         return f"pointer registry {candidate.image.path}"
+    if candidate.source is SourceKind.LIBRARY:
+        return f"pointer library {candidate.base} {candidate.image.path}"
     return f"pointer {candidate.base} {candidate.image.published_name}"
 
 
 def _pointed_to(record: Mapping[str, str | float]) -> Located:
-    """Return what a registry's tag pointed to, by its record."""
+    """Return what a tag pointed to, by its record."""
 
     def size(name: str) -> int | None:
         value: object = record.get(name)

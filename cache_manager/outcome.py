@@ -23,7 +23,7 @@ class Located:
     (sha256, hexadecimal) and `size_bytes` are what a manifest promises; empty and None if there is none.
     `about_bytes` is what a server said beforehand, for refusing what is too large; it binds nobody. `note` is something
     that the job's author should know, for the message. `private` says that only who has a credential may have it.
-    `pointer` is the digest to which a registry's tag points: of an index, where there is one.
+    `pointer` is the digest to which a tag of a registry or library points: of an index, where there is one.
     """
 
     path: str = ""

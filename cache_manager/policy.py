@@ -12,7 +12,8 @@ from typing import Final
 
 from cache_manager.abilities import UNKNOWN, Abilities
 from cache_manager.credential import Credential
-from cache_manager.jobad import BY_EP, HAS_DOCKER, JobRequest, is_left_to_runtime
+from cache_manager.jobad import BY_EP, HAS_DOCKER, JobRequest
+from cache_manager.library import LibraryReference
 from cache_manager.outcome import Failed, Served
 from cache_manager.reference import DOCKER_CREDENTIAL, FEDERATION_SCHEMES, ImageReference, ReferenceKind
 from cache_manager.registry.reference import RegistryReference, RegistryReferenceError
@@ -31,8 +32,18 @@ class SourceKind(Enum):
     FEDERATION = "SIF in the data federation"
     PLUGIN = "SIF that a transfer plug-in brings"
     REGISTRY = "image in a registry"
+    LIBRARY = "SIF in a library"
     JOB_FILE = "file that came with the job"
     LOCAL = "path on this EP"
+
+
+JOBS_OWN: Final = frozenset(
+    {SourceKind.URL, SourceKind.FEDERATION, SourceKind.PLUGIN, SourceKind.REGISTRY, SourceKind.LIBRARY}
+)
+"""Who brings what jobs name themselves."""
+
+HAS_TAGS: Final = frozenset({SourceKind.REGISTRY, SourceKind.LIBRARY})
+"""Where a name says which image it means today, and who has it says so with authority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ class Candidate:
     @property
     def is_jobs_own(self) -> bool:
         """Whether the job itself names the object: its author can mend it, and nobody else vouches for it."""
-        return self.source in {SourceKind.URL, SourceKind.FEDERATION, SourceKind.PLUGIN, SourceKind.REGISTRY}
+        return self.source in JOBS_OWN
 
     @property
     def unpack(self) -> bool:
@@ -174,9 +185,6 @@ def rank(request: JobRequest, site: Site) -> Ranking:
 
 def _settled(image: ImageReference, site: Site) -> Ranking | None:
     """Return the answer for an image in a registry that needs nobody to be asked; None if there is none."""
-    if is_left_to_runtime(image):
-        why = f"{image.scheme}:// images are the container runtime's own business"
-        return Ranking(image, verdict=Verdict(HookStatus.OK, ""), skipped=(why,))
     if image.has_secret:
         what = f"takes no user, password and query; a private image needs the job's credential {DOCKER_CREDENTIAL!r}"
         return Ranking(image, verdict=Verdict(HookStatus.IMAGE_REFERENCE_INVALID, f"{image.short}: {what}"))
@@ -211,6 +219,7 @@ def order(site: Site, image: ImageReference | None = None) -> tuple[Row, ...]:
         Row(SourceKind.URL, frozenset({ReferenceKind.HTTP})),
         Row(SourceKind.FEDERATION, frozenset({ReferenceKind.FEDERATION}), off=site.federations_off),
         Row(SourceKind.REGISTRY, frozenset({ReferenceKind.REGISTRY})),
+        _library(image, settings),
         Row(SourceKind.PLUGIN, frozenset({ReferenceKind.PLUGIN}), unfit=_wants_credential(image)),
         Row(SourceKind.JOB_FILE, frozenset({ReferenceKind.JOB_FILE})),
         Row(SourceKind.LOCAL, frozenset({ReferenceKind.PATH})),
@@ -225,6 +234,18 @@ def _sif_comes_first(site: Site, repositories: Sequence[str], sifs: Sequence[Row
 
 def _off(base: str, site: Site) -> str:
     return site.federations_off if base.partition("://")[0] in FEDERATION_SCHEMES else ""
+
+
+def _library(image: ImageReference | None, settings: Settings) -> Row:
+    """Return the place of the library that an image names, or of the site's."""
+    place, unfit = settings.library, ""
+    if image is not None and image.kind is ReferenceKind.LIBRARY:
+        if image.scheme == "library":
+            place = LibraryReference.parse(image.path).server(settings.library)
+            unfit = "" if place else "names no library's host, and IMAGE_CACHE_LIBRARY is empty"
+        else:
+            unfit = f"nothing here brings {image.scheme}:// images"
+    return Row(SourceKind.LIBRARY, frozenset({ReferenceKind.LIBRARY}), place, unfit=unfit)
 
 
 def _wants_credential(image: ImageReference | None) -> str:

@@ -8,13 +8,15 @@ from enum import Enum
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+from cache_manager.library import LibraryReference, LibraryReferenceError
 from cache_manager.status import HookStatus, StatusError
 from cache_manager.text import printable, without_secrets
 
 MAX_BYTES: Final = 4096
 """Longer references are refused: no path (PATH_MAX) and no server takes them."""
 
-REGISTRY_SCHEMES: Final = frozenset({"docker", "oras", "library", "shub"})
+REGISTRY_SCHEMES: Final = frozenset({"docker", "oras"})
+LIBRARY_SCHEMES: Final = frozenset({"library", "shub"})
 HTTP_SCHEMES: Final = frozenset({"http", "https"})
 FEDERATION_SCHEMES: Final = frozenset({"osdf", "stash", "pelican"})
 PLUGIN_SCHEMES: Final = frozenset({"ftp", "s3", "gs", "gdrive", "box", "onedrive", "data", "dav", "davs"})
@@ -40,6 +42,7 @@ class ReferenceKind(Enum):
     HTTP = "an http(s) URL"
     FEDERATION = "an object in a data federation"
     REGISTRY = "an image in a registry"
+    LIBRARY = "an image in a library"
     PLUGIN = "a URL for a file-transfer plug-in"
 
 
@@ -174,6 +177,14 @@ def _refuse_in_federation(text: str, rest: str) -> None:
         raise _invalid(text, "`directread` and `prefercached` exclude each other")
 
 
+def _refuse_in_library(text: str, rest: str) -> None:
+    """Refuse what no library has."""
+    try:
+        LibraryReference.parse(rest)
+    except LibraryReferenceError as error:
+        raise _invalid(text, str(error)) from None
+
+
 def _parse_url(text: str, prefix: str, rest: str, plugin_schemes: frozenset[str]) -> ImageReference:
     bad = _NOT_IN_URL.search(text)
     if bad:
@@ -193,8 +204,11 @@ def _parse_url(text: str, prefix: str, rest: str, plugin_schemes: frozenset[str]
         _refuse_host(text, rest)
     if scheme in FEDERATION_SCHEMES:
         _refuse_in_federation(text, rest)
+    if scheme == "library":
+        _refuse_in_library(text, rest)
     kinds = (
         (REGISTRY_SCHEMES, ReferenceKind.REGISTRY),
+        (LIBRARY_SCHEMES, ReferenceKind.LIBRARY),
         (HTTP_SCHEMES, ReferenceKind.HTTP),
         (FEDERATION_SCHEMES, ReferenceKind.FEDERATION),
         (plugin_schemes, ReferenceKind.PLUGIN),

@@ -138,6 +138,18 @@ def _federation(text: str) -> str:
     return url
 
 
+def _library(text: str) -> str:
+    url = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if url and (not usable or parts.query or parts.fragment or "@" in url or not _URL_BASE.fullmatch(url)):
+        raise ValueError(f"is no URL of a library, like https://library.example.org: {_shown(url)!r}")
+    return url
+
+
 def _pelican(text: str) -> str:
     word = text.strip()
     if word.lower() in {"native", "client"}:
@@ -265,6 +277,12 @@ class Settings:
         "OWNER_FETCHES", "16", _some, "images that are fetched for one owner at a time, of 64 for all; others wait"
     )
     allow: tuple[str, ...] = _knob("ALLOW", "*", _words, "globs of the image references that may run")
+    library: str = _knob(
+        "LIBRARY",
+        "",
+        _library,
+        "URL of the library that `library://` images without a host are in; empty: there is none",
+    )
     convert_memory_bytes: int = _knob(
         "CONVERT_MEMORY", "512 MB", _memory, "memory of each process that unpacks an image; 256 MB at least"
     )

@@ -173,6 +173,11 @@ def architecture_of(config: bytes) -> str:
     return machine_of(_text(values.get("architecture"))) if isinstance(values, dict) else ""
 
 
+def name_of(machine: str) -> str:
+    """Return what registries call a machine's architecture, by what `uname -m` says; unknown ones as they are."""
+    return _ARCHITECTURES[machine][0] if machine in _ARCHITECTURES else machine
+
+
 def machine_of(architecture: str) -> str:
     """Return the machine, as `uname -m` says, of an architecture as registries name it; unknown ones as they are."""
     return next((machine for machine, (name, _) in _ARCHITECTURES.items() if name == architecture), architecture)

@@ -111,8 +111,6 @@ LEFT: Final = (
     left("a docker:// image by its digest", image_ad(f"docker://host:5000/ns/r@sha256:{'0' * 64}")),
     left("an image without a scheme for a registry", job_ad('DockerImage = "busybox"')),
     left("an oras:// image", image_ad("oras://ghcr.io/x/y:1")),
-    left("a library:// image", image_ad("library://lolcow")),
-    left("a shub:// image", image_ad("shub://a/b")),
     left("a container job for an EP with Docker", job_ad(DOCKER), "HasDocker = true\n"),
     left("an EP whose Docker is an expression", job_ad(DOCKER), "HasDocker = Version isnt undefined\nVersion = 1\n"),
     left("a container job for an EP whose Docker is off", job_ad(DOCKER), "HasDocker = false\n"),

@@ -29,12 +29,13 @@ WHO: Final = {
     "federation": SourceKind.FEDERATION,
     "plug-in": SourceKind.PLUGIN,
     "registry": SourceKind.REGISTRY,
+    "library": SourceKind.LIBRARY,
     "file": SourceKind.JOB_FILE,
     "path": SourceKind.LOCAL,
 }
 """Who is asked, in the words of the rows: `CVMFS lacks it; tree has it`."""
 
-_AUTHORITIES: Final = {"CVMFS", "URL", "registry", "federation"}
+_AUTHORITIES: Final = {"CVMFS", "URL", "registry", "library", "federation"}
 _NOT_HERE: Final = {"CVMFS": HookStatus.CVMFS_UNAVAILABLE}
 
 _ANSWERS: Final[Mapping[str, Answer]] = {

@@ -1,4 +1,4 @@
-"""Rows of images in registries, on an EP that can convert them, and of archives of layers."""
+"""Rows of images in registries and libraries, on an EP that can convert them, and of archives of layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Final
 
 from tests.cases.case import Case, url
 from tests.contract.doubles import image_ad, job_ad
-from tests.contract.worlds import WITH_RUNTIME
+from tests.contract.library_routes import GOOD_HASH
+from tests.contract.worlds import WITH_LIBRARY, WITH_RUNTIME
 
 _HOST: Final = "127.0.0.1:@PORT@"
 _DIGEST: Final = "sha256:" + "0" * 64
@@ -22,6 +23,14 @@ def row(code: int, name: str, image: str, asks: str = "", said: str = "") -> Cas
     """Return the row of a job with an image of the test's registry."""
     runs = "" if code else "entry converted"
     return Case(code, name, image_ad(image.replace("HOST", _HOST)), asks, runs, said, knobs=WITH_RUNTIME)
+
+
+def library(code: int, name: str, image: str, asks: str = "", said: str = "") -> Case:
+    """Return the row of a job with an image of the test's library; for 0, `asks` is what it runs from."""
+    ad = image_ad(f"library://{image.replace('HOST', _HOST)}")
+    if code:
+        return Case(code, name, ad, asks, said=said, knobs=WITH_LIBRARY)
+    return Case(code, name, ad, "library has it", asks, knobs=WITH_LIBRARY)
 
 
 REGISTRIES: Final = (
@@ -83,7 +92,6 @@ DOCKERS: Final = (
         machine="HasDocker = true\n",
         knobs=_CACHES,
     ),
-    Case(0, "a library:// image on an EP that converts", image_ad("library://lolcow"), knobs=WITH_RUNTIME),
 )
 
 ARCHIVES: Final = (
@@ -100,4 +108,29 @@ ARCHIVES: Final = (
     ),
 )
 
-ROWS: Final = (*REGISTRIES, *DOCKERS, *ARCHIVES)
+LIBRARIES: Final = (
+    library(0, "a library's image", "e/c/good", "entry library"),
+    library(0, "a library's image by its host", "HOST/e/c/good:latest", "entry library"),
+    library(0, "a library's image by its hash", f"e/c/good:{GOOD_HASH}", "entry library"),
+    library(0, "a library's image by the library's defaults", "short", "entry library"),
+    library(0, "a library whose images lie elsewhere", "e/c/moved", "entry library"),
+    library(0, "a library with hashes of its own", "e/c/uuid", "entry library_uuid"),
+    library(110, "a library's image with a password", "joe:secret@HOST/e/c/good", said="takes no user"),
+    library(110, "a library's image with five parts", "HOST/e/c/d/good", said="has 4 parts"),
+    library(120, "a library that lacks it", "e/c/nothing", "library lacks it", "HTTP 404"),
+    library(130, "a library's private image", "e/c/closed", "library refuses", "HTTP 401"),
+    library(330, "a library that has it for others", "e/c/foreign", "library is for others", "there is:"),
+    library(330, "a library that gives what is for others", "e/c/other", "library is for others", "there is:"),
+    library(510, "a library's image of another hash", "e/c/lies", "library delivers something else", "sha-256"),
+    library(510, "a library's image of another size", "e/c/size", "library delivers something else", "promised"),
+    library(510, "a library that names no hash", "e/c/hashless", "library describes it wrongly", "names no hash"),
+    library(510, "a library that says a page", "e/c/html", "library describes it wrongly", "no JSON"),
+    library(610, "a library that is not well", "e/c/ill", "library is not well", "HTTP 503"),
+    library(610, "a library that has lost the SIF", "e/c/lost", "library cannot deliver it", "the library names it"),
+    library(610, "a library that nobody runs", "127.0.0.1:1/e/c/x", "library is down"),
+    library(630, "a library that has enough", "e/c/busy", "library has enough of us"),
+    Case(310, "a library:// image without a library", image_ad("library://lolcow"), said="IMAGE_CACHE_LIBRARY"),
+    Case(310, "a shub:// image", image_ad("shub://a/b"), said="nothing here brings shub://"),
+)
+
+ROWS: Final = (*REGISTRIES, *DOCKERS, *ARCHIVES, *LIBRARIES)

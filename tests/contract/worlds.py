@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from tests.contract import registry_routes
+from tests.contract import library_routes, registry_routes
 from tests.contract.archives import archive
 from tests.contract.doubles import (
     ARCH,
@@ -29,6 +29,8 @@ from tests.contract.origin import Origin, Reply, Route
 TREE: Final = {"IMAGE_CACHE_SIF_SOURCES": "@ORIGIN@/v2"}
 BARE: Final = TREE | {"IMAGE_CACHE_CVMFS_BASE": "/nonexistent"}
 """A tree, and no CVMFS."""
+WITH_LIBRARY: Final = TREE | {"IMAGE_CACHE_LIBRARY": "@ORIGIN@/library"}
+"""The server is a library as well."""
 OSDF: Final = TREE | {"IMAGE_CACHE_FEDERATION": "@ORIGIN@"}
 """The server is a data federation as well: discovery, director, and caches of its own objects."""
 WITH_RUNTIME: Final = TREE | {"IMAGE_CACHE_RUNTIME": "@SITE@/apptainer", "LIBEXEC": "@SITE@"}
@@ -87,7 +89,9 @@ class World:
         runtime = self.site.directory / "apptainer"
         runtime.write_text(RUNTIME, encoding="ascii")
         runtime.chmod(0o755)
-        self.origin.routes |= _own() | _unwilling() | registry_routes.routes() | _federation(self.origin.url)
+        self.origin.routes |= (
+            _own() | _unwilling() | registry_routes.routes() | library_routes.routes() | _federation(self.origin.url)
+        )
         self.origin.routes[f"/v2/{ARCH}/htc__slow__1/latest.txt"] = Reply(f"{VERSION}\n".encode(), gate=Event())
         for files in _published():
             self.origin.serve(files)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cache_manager.jobad import BY_EP, Machine, is_left_to_runtime, read_request
-from cache_manager.reference import REGISTRY_SCHEMES, ImageReference, ReferenceKind
+from cache_manager.jobad import BY_EP, Machine, read_request
 from cache_manager.status import HookStatus, StatusError
 from tests.unit.builders import REPOSITORY
 
@@ -152,10 +151,3 @@ def test_a_machine_ad_that_cannot_be_read_sends_the_job_back() -> None:
     with pytest.raises(StatusError, match="machine ad: line 2") as caught:
         read_request(PLAIN, "HasSIF = false\ngarbage\n")
     assert caught.value.status is HookStatus.HOOK_INTERNAL_ERROR
-
-
-@pytest.mark.parametrize("scheme", ["docker", "oras", "library", "shub", "https", ""])
-def test_only_libraries_are_the_runtimes_own_business(scheme: str) -> None:
-    """Everything else is ours to bring or to refuse."""
-    kind = ReferenceKind.REGISTRY if scheme in REGISTRY_SCHEMES else ReferenceKind.PATH
-    assert is_left_to_runtime(ImageReference("x", kind, scheme)) is (scheme in {"library", "shub"})

@@ -215,6 +215,7 @@ def test_the_order_of_sources_is_a_table_of_the_knobs() -> None:
         "URL",
         f"FEDERATION  {OFF}",
         "REGISTRY",
+        "LIBRARY",
         "PLUGIN",
         "JOB_FILE",
         "LOCAL",
