@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Final
 
 from cache_manager.text import printable
@@ -18,7 +19,7 @@ _DEPTH: Final = 3
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?")
 _LAST_PORT: Final = 65535
 
 
@@ -67,4 +68,9 @@ class LibraryReference:
 
 def _is_host(text: str) -> bool:
     found = _HOST.fullmatch(text)
-    return found is not None and 0 < int(found[1] or "1") <= _LAST_PORT
+    if found is None or not 0 < int(found[2] or "1") <= _LAST_PORT:
+        return False
+    try:
+        return found[1] is None or bool(IPv6Address(found[1]))
+    except ValueError:
+        return False

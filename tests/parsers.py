@@ -20,6 +20,7 @@ from cache_manager.entry import CacheEntry
 from cache_manager.heartbeat import Heartbeat
 from cache_manager.layout import is_key, is_version_file
 from cache_manager.lease import Lease
+from cache_manager.library import LibraryReference, LibraryReferenceError
 from cache_manager.line import Line
 from cache_manager.outcome import Located, Unwell
 from cache_manager.pin import Pin
@@ -28,7 +29,7 @@ from cache_manager.reference import ImageReference
 from cache_manager.registry import challenge, dockerconfig, links, ratelimit
 from cache_manager.registry import manifest as manifests
 from cache_manager.registry.reference import RegistryReference, RegistryReferenceError
-from cache_manager.sources import director, discovery, stratum, tree
+from cache_manager.sources import director, discovery, library, stratum, tree
 from cache_manager.sources.asking import Reply
 from cache_manager.sources.federation_url import FederationUrl
 from cache_manager.status import HookStatus, StatusError
@@ -219,6 +220,25 @@ def discovery_answer(data: bytes) -> None:
         _must(urlsplit(url).hostname and url.startswith(("http://", "https://")), url)
 
 
+def library_answer(data: bytes) -> None:
+    """Read what a library says of an image and of a container: a hash that is one part of a path, a few names."""
+    with suppress(library.LibraryAnswerError):
+        found = library.read_image(data)
+        _must("/" not in found.hash and ".." not in found.hash and found.hash.isascii(), found)
+        _must(found.size_bytes is None or 0 < found.size_bytes < 2**63, found)
+    with suppress(library.LibraryAnswerError):
+        _must(all(isinstance(one, str) for one in library.read_architectures(data, "latest")), data)
+
+
+def library_reference(data: bytes) -> None:
+    """Read the name of an image in a library: what becomes of it stays below the API, at one host."""
+    with suppress(LibraryReferenceError):
+        found = LibraryReference.parse(data.decode(errors="replace"))
+        parts = urlsplit(f"{found.server('https://own.example')}/v1/images/{found.path}:{found.tag}?arch=amd64")
+        _must(parts.hostname and parts.query == "arch=amd64" and not parts.fragment, found)
+        _must(parts.path == f"/v1/images/{found.path}:{found.tag}" and ".." not in parts.path.split("/"), found)
+
+
 def federation_url(data: bytes) -> None:
     """Read a reference of a federation: its path stays below the director."""
     with suppress(StatusError):
@@ -325,6 +345,8 @@ PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
         registry_headers,
         director_answer,
         discovery_answer,
+        library_answer,
+        library_reference,
         federation_url,
         bearer_token,
         layer,
