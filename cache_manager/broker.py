@@ -208,8 +208,7 @@ class Broker:
                 candidate.image.short,
                 located,
                 self.locator.source(candidate, settings),
-                # a library vouches for its images by their hashes: what else comes is its fault
-                own_url=candidate.is_jobs_own and candidate.source is not SourceKind.LIBRARY,
+                own_url=candidate.is_jobs_own,
                 unpack=candidate.unpack,
                 uid=caller.uid,
                 owner=caller.owner,

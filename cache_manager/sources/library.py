@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cache_manager.library import LibraryReference
-from cache_manager.outcome import Absent, Answer, Located, Unwell
+from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.registry.manifest import machine_of, name_of
 from cache_manager.sources import transport
@@ -93,6 +93,8 @@ class Library:
         except SourceError as error:
             if isinstance(error.answer, Absent) and not error.answer.relayed:
                 return self._absent(reference, error.answer)
+            if isinstance(error.answer, Denied):
+                return Denied(f"{error.answer.why}; only public images are brought from libraries")
             return error.answer
         except LibraryAnswerError as error:
             return Unwell(HookStatus.IMAGE_CORRUPT, f"{shown(url)}: {error}")

@@ -30,6 +30,7 @@ def routes() -> dict[str, Route]:
         **_image("e/c/uuid", _UUID, Reply(uuid), len(uuid)),
         **_image("e/c/lies", f"sha256.{digest(sif('promised'))}", Reply(good), len(good)),
         **_image("e/c/size", GOOD_HASH, Reply(good), len(good) - 1),
+        **_image("e/c/page", f"sha256.{digest(HTML)}", Reply(HTML), len(HTML)),
         **_image("e/c/lost", GOOD_HASH, Reply(status=404), len(good)),
         **_image("e/c/other", GOOD_HASH, Reply(good), len(good), arch=_OTHER),
         "/own/library.sif?X-Amz-Signature=abc": Reply(good),
