@@ -107,9 +107,9 @@ def sif_file(data: bytes = b"", architecture: str = "") -> bytes:
     return sif_header(code, data_bytes=len(data)) + sif_object(size=len(data)) + data
 
 
-def in_child(code: str, argument: str = "") -> subprocess.CompletedProcess[str]:
-    """Run Python code as a process that may die, with two seconds of processor time and no more."""
-    limited = f"import resource, sys\nresource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n{code}\n"
+def in_child(code: str, argument: str = "", limit_s: int = 2) -> subprocess.CompletedProcess[str]:
+    """Run Python code as a process that may die, with two seconds of processor time and no more, if nothing is said."""
+    limited = f"import resource, sys\nresource.setrlimit(resource.RLIMIT_CPU, ({limit_s}, {limit_s}))\n{code}\n"
     return subprocess.run(
         [sys.executable, "-c", limited, argument], cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False
     )
