@@ -33,6 +33,9 @@ _ALIVE_EVERY_S: Final = 30.0
 
 _TOOL_S: Final = 300.0
 _GONE_S: Final = 120.0
+_SCHEDULER: Final = 7
+"""The universe of DAGMan's own job."""
+
 _UNPACKED: Final = 6
 """So much more room than its compressed layers does an image need, with both forms."""
 _LEAST_BYTES: Final = 2**30
@@ -54,8 +57,8 @@ class HTCondorEngine:
         sound = order.near_each_other([one for one in known if isinstance(one, Request)])
         if not sound:
             return
-        shutil.rmtree(self._all_jobs, ignore_errors=True)
-        # the jobs of a publisher that was killed may go on: what they bring is not to lie where this one's do
+        self._end_former()
+        # one that could not be ended may go on: what its jobs bring is not to lie where this one's do
         self._jobs = self._all_jobs / os.urandom(8).hex()
         make_images(self._images)
         left = {f"image{number}": one for number, one in enumerate(sound)}
@@ -66,6 +69,15 @@ class HTCondorEngine:
             if left:
                 _remove(cluster)
             shutil.rmtree(self._all_jobs, ignore_errors=True)
+
+    def _end_former(self) -> None:
+        """Take what a publisher that was killed left in the queue and here."""
+        for directory in self._all_jobs.iterdir() if self._all_jobs.is_dir() else ():
+            place = str(directory).replace("\\", "\\\\").replace('"', '\\"')
+            constraint = f'JobUniverse == {_SCHEDULER} && Iwd == "{place}"'
+            for cluster in _tool("condor_q", "-constraint", constraint, "-af", "ClusterId").stdout.split():
+                _remove(cluster)
+        shutil.rmtree(self._all_jobs, ignore_errors=True)
 
     def _submit(self, requests: dict[str, Request]) -> str:
         """Write and submit the DAG; return the number of DAGMan's job. Raises EngineError."""

@@ -231,6 +231,23 @@ def test_an_interrupted_publisher_takes_its_jobs_from_the_queue(pool: Pool, slow
     assert not Path("/pool/interrupted/jobs").exists()
 
 
+def test_the_next_publisher_ends_what_a_killed_one_left_in_the_queue(pool: Pool, slow: Request, images: Images) -> None:
+    """Its jobs would take slots for results that nobody waits for."""
+
+    def queue() -> set[str]:
+        return set(pool.tool("condor_q", "-allusers", "-af", "ClusterId").stdout.split())
+
+    killed = Publisher("killed-here-too", [slow], pool.environment)
+    poll(lambda: processes_of(pool.master_pid, "sync.convert_job"), "the job runs", 60)
+    killed.process.kill()
+    killed.process.wait()
+    left = queue()
+    assert len(left) == 2  # DAGMan's own job, and the conversion
+    (result,) = Publisher("killed-here-too", [images.requests[0]], pool.environment).results()
+    assert isinstance(result, Converted), result
+    assert not left & queue()
+
+
 def test_a_publisher_that_is_killed_takes_its_conversions_along(slow: Request) -> None:
     """However it ends."""
     publisher = Publisher("dead", [slow])
