@@ -175,7 +175,9 @@ def _paths(name: str, arguments: tuple[Any, ...]) -> list[str]:
 def _look(root: Path) -> tuple[Files, dict[str, int]]:
     files: dict[str, tuple[int, bytes | str | None, int]] = {}
     inodes = {}
-    for path in sorted(root.rglob("*")):
+    # os.walk passes over a directory that a removal in another thread has just taken away
+    there = [Path(top) / name for top, names, leaves in os.walk(root) for name in (*names, *leaves)]
+    for path in sorted(there):
         try:
             found = path.lstat()
             content: bytes | str | None = None
