@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from importlib import import_module
 from typing import Final
 
-from cache_manager import __version__
+from cache_manager.program import Program
 
 COMMANDS: Final = {
     "serve": "run the cache manager in the foreground",
@@ -27,48 +25,18 @@ COMMANDS: Final = {
     "metrics": "print the manager's numbers for Prometheus",
 }
 
+PROGRAM: Final = Program(
+    "condor_image_cache",
+    "The container image cache of an HTCondor execution point.",
+    "It reads HTCondor's configuration (CONDOR_CONFIG).",
+    "cache_manager.commands",
+    COMMANDS,
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns 0 done, 1 not done, 2 wrong usage."""
-    words = sys.argv[1:] if argv is None else argv
-    name = words[0] if words else ""
-    if name not in COMMANDS:
-        top_parser().parse_args(words[:1] or ["--help"])  # ends: help, version, or an unknown command
-        return 2
-    arguments = parser_of(name).parse_args(words[1:])
-    try:
-        return int(import_module(f"cache_manager.commands.{name}").run(arguments))
-    except KeyboardInterrupt:
-        sys.stderr.write("condor_image_cache: interrupted\n")
-        return 1
-
-
-def parser_of(name: str) -> argparse.ArgumentParser:
-    """Return the parser of one command; man pages and completion are made from it too."""
-    module = import_module(f"cache_manager.commands.{name}")
-    parser = argparse.ArgumentParser(
-        prog=f"condor_image_cache {name}",
-        description=module.HELP,
-        epilog=f"example:\n  {module.EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.configure(parser)
-    return parser
-
-
-def top_parser() -> argparse.ArgumentParser:
-    """Return the parser of what stands before a command."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-    parser = argparse.ArgumentParser(
-        prog="condor_image_cache",
-        description="The container image cache of an HTCondor execution point.",
-        epilog="commands:\n" + "\n".join(lines) + "\n\nIt reads HTCondor's configuration (CONDOR_CONFIG).",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="see below; each has --help")
-    return parser
+    return PROGRAM.main(argv)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from importlib import import_module
 from typing import Final
 
-from cache_manager import __version__
+from cache_manager.program import Program
 from sync.commands.common import CommandError
 
 COMMANDS: Final = {
@@ -18,51 +16,22 @@ COMMANDS: Final = {
     "cleanup": "remove what nothing leads to any more, after its grace period",
 }
 
+PROGRAM: Final = Program(
+    "condor_image_sync",
+    "Publishes registry images for HTCondor's execution points, as CVMFS sandbox and as SIF.",
+    "It reads sync.yaml (--config).",
+    "sync.commands",
+    COMMANDS,
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns 0 done, 1 not done, 2 wrong usage."""
-    words = sys.argv[1:] if argv is None else argv
-    name = words[0] if words else ""
-    if name not in COMMANDS:
-        top_parser().parse_args(words[:1] or ["--help"])  # ends: help, version, or an unknown command
-        return 2
-    arguments = parser_of(name).parse_args(words[1:])
     try:
-        return int(import_module(f"sync.commands.{name}").run(arguments))
+        return PROGRAM.main(argv)
     except CommandError as error:
-        sys.stderr.write("".join(f"condor_image_sync: {line}\n" for line in str(error).splitlines()))
+        sys.stderr.write("".join(f"{PROGRAM.name}: {line}\n" for line in str(error).splitlines()))
         return error.status
-    except KeyboardInterrupt:
-        sys.stderr.write("condor_image_sync: interrupted\n")
-        return 1
-
-
-def parser_of(name: str) -> argparse.ArgumentParser:
-    """Return the parser of one command; man pages and completion are made from it too."""
-    module = import_module(f"sync.commands.{name}")
-    parser = argparse.ArgumentParser(
-        prog=f"condor_image_sync {name}",
-        description=module.HELP,
-        epilog=f"example:\n  {module.EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.configure(parser)
-    return parser
-
-
-def top_parser() -> argparse.ArgumentParser:
-    """Return the parser of what stands before a command."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-    parser = argparse.ArgumentParser(
-        prog="condor_image_sync",
-        description="Publishes registry images for HTCondor's execution points, as CVMFS sandbox and as SIF.",
-        epilog="commands:\n" + "\n".join(lines) + "\n\nIt reads sync.yaml (--config).",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="see below; each has --help")
-    return parser
 
 
 if __name__ == "__main__":

@@ -161,6 +161,7 @@ MANAGER: Final = {
 }
 TOOLS: Final = {
     "__main__",
+    "program",
     "commands",
     "commands.common",
     "commands.serve",
@@ -279,6 +280,7 @@ SYNC_MAY_IMPORT: Final = {
     "quantities",
     "removal",
     "disk",
+    "program",
     "web",
     *REGISTRY,
 }

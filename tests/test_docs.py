@@ -66,5 +66,5 @@ def test_the_workflow_for_pull_requests_needs_no_secret_and_runs_our_command() -
     assert "pull_request_target" not in text
     steps = [one["run"] for one in workflow["jobs"]["verify"]["steps"] if "run" in one]
     (command,) = (one for one in steps if one.startswith("condor_image_sync verify "))
-    found = publisher.parser_of("verify").parse_args(shlex.split(command)[2:])
+    found = publisher.PROGRAM.parser_of("verify").parse_args(shlex.split(command)[2:])
     assert (found.base, str(found.file), found.architectures) == ("$BASE", "images.txt", ("x86_64",))
