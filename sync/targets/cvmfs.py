@@ -39,6 +39,7 @@ _CATALOGS: Final = b"/.images/*/*\n"
 """Each image has a catalog of its own: without that, every client would load one of all files."""
 
 _SAID_BYTES: Final = 2**20
+_POLL_S: Final = 0.2
 _FULL: Final = "No space left on device"
 
 
@@ -200,7 +201,7 @@ class CvmfsRepository:
         match ours:
             case {"publishing": [int(pid), str(started)]} if pid:
                 while started and _started_at(pid) == started:
-                    time.sleep(0.2)
+                    time.sleep(_POLL_S)
 
 
 def _await(process: subprocess.Popen[bytes]) -> None:
