@@ -63,11 +63,11 @@ def why_unsafe(path: str | Path, trust: Trust) -> str:
     What is not there yet is made by us. What cannot be looked at is for whoever opens it to complain of.
     """
     here = Path("/")
-    todo = [part for part in reversed(Path(path).absolute().parent.parts) if part != "/"]
+    ahead = [part for part in reversed(Path(path).absolute().parent.parts) if part != "/"]
     why = _why(here, here.lstat(), trust, made_by_anybody=False)
     links = 0
-    while todo and not why:
-        name = todo.pop()
+    while ahead and not why:
+        name = ahead.pop()
         above, here = here, here.parent if name == ".." else here / name
         if name == "..":
             continue
@@ -82,7 +82,7 @@ def why_unsafe(path: str | Path, trust: Trust) -> str:
             if links > MAX_LINKS:
                 return f"{here}: too many links"
             target = here.readlink()
-            todo += [part for part in reversed(target.parts) if part != "/"]
+            ahead += [part for part in reversed(target.parts) if part != "/"]
             here = Path("/") if target.is_absolute() else above
     return why
 

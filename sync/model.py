@@ -96,11 +96,11 @@ def real_path(root: Node, words: list[bytes]) -> list[bytes]:
 
     What does not exist is taken as it is written. Raises ModelError for links without end and for what is below a file.
     """
-    todo, followed = list(reversed(words)), 0
+    ahead, followed = list(reversed(words)), 0
     done: list[bytes] = []
     nodes: list[Node | None] = [root]
-    while todo:
-        word = todo.pop()
+    while ahead:
+        word = ahead.pop()
         if word == b"..":
             if done:
                 done.pop()
@@ -114,7 +114,7 @@ def real_path(root: Node, words: list[bytes]) -> list[bytes]:
                 raise ModelError(f"more than {MAX_LINKS} symbolic links on the way")
             if found.target.startswith(b"/"):
                 done, nodes = [], [root]
-            todo += reversed(words_of(found.target))
+            ahead += reversed(words_of(found.target))
             continue
         if found is not None and not found.is_directory:
             raise ModelError(f"{shown(b'/'.join([*done, word]))} is no directory, and something is to be below it")

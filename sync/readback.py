@@ -23,16 +23,16 @@ def tree_of(directory: Path, check: Callable[[], None] = lambda: None) -> Node:
     """Return the model of a directory, digests included. Raises ReadbackError, OSError, and what `check` raises."""
     top = os.fsencode(directory)
     root = _node(os.lstat(top), directory.name)
-    todo = [(top, root)]
-    while todo:
-        path, node = todo.pop()
+    ahead = [(top, root)]
+    while ahead:
+        path, node = ahead.pop()
         with os.scandir(path) as entries:
             for entry in entries:
                 check()
                 found = entry.stat(follow_symlinks=False)
                 child = node.children[entry.name] = _node(found, model.shown(entry.path))
                 if child.is_directory:
-                    todo.append((entry.path, child))
+                    ahead.append((entry.path, child))
                 elif child.form is Form.SYMLINK:
                     child.target = os.readlink(entry.path)  # noqa: PTH115 - names are bytes
                 else:

@@ -56,7 +56,7 @@ class _Run:
     """One run: threads that take requests, and a process for each request."""
 
     def __init__(self, requests: Sequence[Request], workers: int, report: Report) -> None:
-        self._todo = iter(requests)
+        self._waiting = iter(requests)
         self._count = len(requests)
         self._needed = order.Needed(requests)
         self._report = report
@@ -109,7 +109,7 @@ class _Run:
 
     def _next(self) -> Request | None:
         with self._lock:
-            return None if self._cancelled else next(self._todo, None)
+            return None if self._cancelled else next(self._waiting, None)
 
     def _convert(self, request: Request, directory: Path, store: BlobStore) -> Converted | Failure:
         shutil.rmtree(directory, ignore_errors=True)
