@@ -23,7 +23,7 @@ from cache_manager.sources.base import Route, Sink, SourceError
 from cache_manager.sources.director import Asker, Directions
 from cache_manager.sources.discovery import Director, Discovery
 from cache_manager.sources.federation_url import FederationUrl
-from cache_manager.sources.tokens import to_own_federation, token_of
+from cache_manager.sources.tokens import located_in, token_of
 from cache_manager.sources.transport import Head, Patience, shown
 from cache_manager.status import HookStatus
 
@@ -76,11 +76,7 @@ class Federation:
 
     def locate(self, image: ImageReference) -> Answer:
         """Say which version of an object there is, by what its servers say of it."""
-        what = FederationUrl.of(image, self.own)
-        try:
-            return self._located(what)
-        except SourceError as error:
-            return to_own_federation(error.answer, image, what, self.own)
+        return located_in(image, self.own, self._located)
 
     def confirm(self, located: Located) -> None:
         """Ask whether this user would get the object now. Raises SourceError."""

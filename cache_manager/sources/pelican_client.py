@@ -25,7 +25,7 @@ from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources.base import Sink, SourceError
 from cache_manager.sources.federation_url import FederationUrl
-from cache_manager.sources.tokens import to_own_federation, token_of
+from cache_manager.sources.tokens import located_in, token_of
 from cache_manager.sources.transport import Patience, shown
 from cache_manager.status import HookStatus
 from cache_manager.text import human_bytes, printable
@@ -58,11 +58,7 @@ class PelicanClient:
 
     def locate(self, image: ImageReference) -> Answer:
         """Ask for an object's size. Objects of a federation do not change: nothing else tells versions apart."""
-        what = FederationUrl.of(image, self.own)
-        try:
-            return self._located(what)
-        except SourceError as error:
-            return to_own_federation(error.answer, image, what, self.own)
+        return located_in(image, self.own, self._located)
 
     def confirm(self, located: Located) -> None:
         """Ask whether this user would get the object now. Raises SourceError."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from cache_manager.credential import Credential, CredentialError
-from cache_manager.outcome import Absent, Denied, Unwell
+from cache_manager.outcome import Absent, Answer, Denied, Located, Unwell
 from cache_manager.reference import ImageReference
 from cache_manager.sources.base import SourceError
 from cache_manager.sources.federation_url import FederationUrl
@@ -28,7 +29,16 @@ def token_of(credential: Credential | None, now: float) -> str:
     return token
 
 
-def to_own_federation(
+def located_in(image: ImageReference, own: str, ask: Callable[[FederationUrl], Located]) -> Answer:
+    """Return where an image is that a job names in a federation, by whoever `ask`s its servers; `own` as there."""
+    what = FederationUrl.of(image, own)
+    try:
+        return ask(what)
+    except SourceError as error:
+        return _to_own_federation(error.answer, image, what, own)
+
+
+def _to_own_federation(
     answer: Absent | Denied | Unwell, image: ImageReference, what: FederationUrl, own: str
 ) -> Absent | Denied | Unwell:
     """Return an answer that asks for a credential only where the job gives it one.
